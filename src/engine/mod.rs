@@ -1,0 +1,136 @@
+//! Solves build requests: in this process, or (issue "beyond one machine") on an existing BuildKit. What stands
+//! above knows only [`Engine`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::base::{Cancel, Digest, Epoch, Platform, Progress, Reference, Secret};
+use crate::image::Descriptor;
+use crate::layer::Compression;
+
+/// Something that can turn a request into images and files.
+pub trait Engine: Send + Sync {
+    fn solve(&self, request: &SolveRequest) -> anyhow::Result<SolveOutcome>;
+}
+
+/// One build, as it is meant (not as it was typed).
+pub struct SolveRequest {
+    pub plan: Plan,
+    /// `--secret`: id to value.
+    pub secrets: BTreeMap<String, Secret>,
+    /// `--ssh`: id to agent socket or key files.
+    pub ssh: BTreeMap<String, Vec<PathBuf>>,
+    /// What to make of the result; with none, the build only fills the cache.
+    pub exports: Vec<Export>,
+    pub epoch: Epoch,
+    pub progress: Progress,
+    pub cancel: Cancel,
+}
+
+/// What is to be built.
+pub enum Plan {
+    Dockerfile(Box<DockerfilePlan>),
+    /// A definition made by any LLB client, with the local directories that it names.
+    Llb {
+        definition: crate::llb::pb::Definition,
+        locals: BTreeMap<String, PathBuf>,
+    },
+}
+
+pub struct DockerfilePlan {
+    pub context: Context,
+    pub dockerfile: DockerfileSource,
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub platforms: Vec<Platform>,
+    pub named_contexts: BTreeMap<String, String>,
+    pub no_cache: NoCache,
+    /// Ask the registry again even where the image is here.
+    pub pull: bool,
+    pub network: crate::exec::Network,
+    pub extra_hosts: Vec<(String, String)>,
+    pub ulimits: Vec<(String, u64, u64)>,
+    pub shm_size: Option<u64>,
+}
+
+/// Where the files of COPY and ADD come from.
+pub enum Context {
+    Directory(PathBuf),
+    /// A tar read from standard input or elsewhere, already unpacked by the caller into a directory of its own.
+    Unpacked(tempfile::TempDir),
+    /// `docker build -` with a bare Dockerfile: no files.
+    Empty,
+    /// A git or http address.
+    Remote(String),
+}
+
+pub enum DockerfileSource {
+    /// A path, absolute, in or outside the context; none for the default, `Dockerfile` in the context.
+    Path(Option<PathBuf>),
+    /// Text from standard input, with the name that errors show.
+    Text { name: String, text: String },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NoCache {
+    #[default]
+    Use,
+    /// `--no-cache`
+    All,
+    /// `--no-cache-filter`: stages by name.
+    Stages(Vec<String>),
+}
+
+/// One `-o`, `-t`, `--push` or `--load`, meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Export {
+    /// Into the local image store under these names, and to their registries when `push`.
+    Image { names: Vec<Reference>, push: bool, options: LayerOptions },
+    /// A docker-save archive.
+    Docker { names: Vec<Reference>, dest: Dest, options: LayerOptions },
+    /// An OCI layout, as tar or as a directory (`tar=false`).
+    Oci { names: Vec<Reference>, dest: Dest, tar: bool, options: LayerOptions },
+    /// The result's files as one flat tar.
+    Tar { dest: Dest },
+    /// The result's files in a directory.
+    Local { dest: PathBuf },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayerOptions {
+    /// None: the exporter's own default.
+    pub compression: Option<Compression>,
+    pub level: Option<i32>,
+    /// Recompress inherited layers too.
+    pub force: bool,
+    /// `oci-mediatypes`; none: the exporter's default.
+    pub oci_media_types: Option<bool>,
+    /// `rewrite-timestamp`: clamp mtimes in new layers to the epoch.
+    pub rewrite_timestamp: bool,
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dest {
+    /// Written beside itself and renamed into place when complete.
+    File(PathBuf),
+    Stdout,
+}
+
+/// What came out.
+#[derive(Debug, Clone, Default)]
+pub struct SolveOutcome {
+    /// None when the result has no image config (a foreign definition exported as files).
+    pub image: Option<BuiltImage>,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// The image id.
+    pub config: Digest,
+    pub manifest: Option<Descriptor>,
+    pub platform: Platform,
+    pub names: Vec<Reference>,
+}

@@ -1,0 +1,69 @@
+//! A generic solver for graphs of operations: it knows no disk, no network and no container. Keys first, content
+//! only when a key misses, nothing below a hit is looked at, and one vertex is built once however many ask.
+
+use std::sync::Arc;
+
+use crate::base::{Cancel, Digest, VertexDigest};
+
+/// One operation, as the solver sees it. `R` is what operations produce.
+pub trait Op<R>: Send + Sync {
+    /// What of this operation decides its result, inputs aside. Secrets and names are not in it.
+    fn cache_map(&self, cancel: &Cancel) -> anyhow::Result<CacheMap>;
+
+    /// For an input marked [`InputKey::Content`]: the checksum of what this operation reads of it.
+    fn content(&self, input: usize, result: &R) -> anyhow::Result<Digest>;
+
+    /// Does the work. The results are this operation's outputs, by index.
+    fn exec(&self, inputs: &[R], cancel: &Cancel) -> anyhow::Result<Vec<R>>;
+}
+
+/// How an operation is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheMap {
+    pub digest: Digest,
+    pub inputs: Vec<InputKey>,
+    /// Never look it up, never store it (an op marked `ignore_cache`, or one whose digest is random).
+    pub no_cache: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputKey {
+    /// Only the identity of the input counts.
+    Identity,
+    /// When the identity is not known, what the operation reads of it counts.
+    Content,
+}
+
+/// A vertex of a graph: an operation and where its inputs come from.
+pub struct Node<R> {
+    pub digest: VertexDigest,
+    pub name: String,
+    pub op: Arc<dyn Op<R>>,
+    /// The vertex and which of its outputs.
+    pub inputs: Vec<(VertexDigest, usize)>,
+}
+
+/// What is known about a solved key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What later keys are made of.
+    pub identity: Digest,
+    /// One opaque id for each output, understood by the [`Results`].
+    pub results: Vec<String>,
+}
+
+/// Remembers keys. The disk one keeps a small file for each; the memory one serves tests.
+pub trait CacheStore: Send + Sync {
+    fn get(&self, key: &Digest) -> anyhow::Result<Option<Record>>;
+    fn put(&self, key: &Digest, record: &Record) -> anyhow::Result<()>;
+    fn remove(&self, key: &Digest) -> anyhow::Result<()>;
+    /// Held while the vertex of this key is built, across all processes on one state folder.
+    fn lock(&self, key: &Digest, cancel: &Cancel) -> anyhow::Result<Box<dyn Send>>;
+}
+
+/// Turns results into ids that outlive the process, and back.
+pub trait Results<R>: Send + Sync {
+    fn save(&self, result: &R) -> anyhow::Result<String>;
+    /// None when it was pruned since: the solver builds it again.
+    fn load(&self, id: &str) -> anyhow::Result<Option<R>>;
+}

@@ -1,0 +1,10 @@
+//! Linux as plain types: paths inside a root, file metadata, mounts, id maps. `unsafe`, where it cannot be
+//! helped, lives on this floor and nowhere else.
+
+pub mod meta;
+pub mod root;
+pub mod rootfs;
+
+pub use meta::{Kind, Meta, Mtime};
+pub use root::Root;
+pub use rootfs::RootFs;
