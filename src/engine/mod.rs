@@ -1,12 +1,25 @@
 //! Solves build requests: in this process, or (issue "beyond one machine") on an existing BuildKit. What stands
 //! above knows only [`Engine`].
 
+pub mod containers;
+mod failure;
+mod local;
+mod prune;
+mod state;
+mod usage;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::{Cancel, Digest, Epoch, Platform, Progress, Reference, Secret};
 use crate::image::Descriptor;
 use crate::layer::Compression;
+
+pub use failure::{Location, StepFailed};
+pub use local::LocalEngine;
+pub use prune::{Keep, Pruned, prune};
+pub use state::{Settings, State};
+pub use usage::{Usage, UsageKind, du};
 
 /// Something that can turn a request into images and files.
 pub trait Engine: Send + Sync {

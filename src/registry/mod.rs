@@ -28,7 +28,10 @@ pub struct Settings {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
-    Password { user: String, password: Secret },
+    Password {
+        user: String,
+        password: Secret,
+    },
     /// An OAuth2 refresh token, which `docker login` keeps as `identitytoken`.
     IdentityToken(Secret),
     /// Sent as it is.

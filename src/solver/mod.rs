@@ -1,9 +1,16 @@
 //! A generic solver for graphs of operations: it knows no disk, no network and no container. Keys first, content
 //! only when a key misses, nothing below a hit is looked at, and one vertex is built once however many ask.
 
+mod graph;
+mod run;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
-use crate::base::{Cancel, Digest, VertexDigest};
+use crate::base::{Cancel, Digest, Progress, VertexDigest};
+
+pub use graph::{Graph, GraphError};
 
 /// One operation, as the solver sees it. `R` is what operations produce.
 pub trait Op<R>: Send + Sync {
@@ -21,9 +28,9 @@ pub trait Op<R>: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheMap {
     pub digest: Digest,
+    /// One for each input, in order.
     pub inputs: Vec<InputKey>,
-    /// Never look it up, never store it (an op marked `ignore_cache`, or one whose digest is random).
-    pub no_cache: bool,
+    pub policy: Policy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +39,19 @@ pub enum InputKey {
     Identity,
     /// When the identity is not known, what the operation reads of it counts.
     Content,
+}
+
+/// What is done with the records of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Looked up, and stored when built.
+    #[default]
+    Shared,
+    /// Built anew whatever is stored (`--no-cache`). What stands on it is built anew too, and later builds
+    /// find this result instead of the older one.
+    Fresh,
+    /// Neither looked up nor stored: the result costs nothing to make (a directory that is read in place).
+    Transient,
 }
 
 /// A vertex of a graph: an operation and where its inputs come from.
@@ -44,7 +64,7 @@ pub struct Node<R> {
 }
 
 /// What is known about a solved key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Record {
     /// What later keys are made of.
     pub identity: Digest,
@@ -56,7 +76,6 @@ pub struct Record {
 pub trait CacheStore: Send + Sync {
     fn get(&self, key: &Digest) -> anyhow::Result<Option<Record>>;
     fn put(&self, key: &Digest, record: &Record) -> anyhow::Result<()>;
-    fn remove(&self, key: &Digest) -> anyhow::Result<()>;
     /// Held while the vertex of this key is built, across all processes on one state folder.
     fn lock(&self, key: &Digest, cancel: &Cancel) -> anyhow::Result<Box<dyn Send>>;
 }
@@ -66,4 +85,34 @@ pub trait Results<R>: Send + Sync {
     fn save(&self, result: &R) -> anyhow::Result<String>;
     /// None when it was pruned since: the solver builds it again.
     fn load(&self, id: &str) -> anyhow::Result<Option<R>>;
+}
+
+/// Why a graph has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The first vertex that failed; the others were stopped because of it.
+    #[error("{name}")]
+    Vertex { vertex: VertexDigest, name: String, source: anyhow::Error },
+    #[error(transparent)]
+    Cancelled(#[from] crate::base::cancel::Cancelled),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Solves graphs against one cache.
+pub struct Solver<R> {
+    cache: Arc<dyn CacheStore>,
+    results: Arc<dyn Results<R>>,
+    progress: Progress,
+}
+
+impl<R: Clone + Send + Sync> Solver<R> {
+    pub fn new(cache: Arc<dyn CacheStore>, results: Arc<dyn Results<R>>, progress: Progress) -> Self {
+        Self { cache, results, progress }
+    }
+
+    /// The results of the wanted outputs, in their order. Returns when nothing of it is running any more.
+    pub fn solve(&self, graph: &Graph<R>, wanted: &[(VertexDigest, usize)], cancel: &Cancel) -> Result<Vec<R>, Error> {
+        run::solve(self, graph, wanted, cancel)
+    }
 }
