@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::{Cancel, Digest, Epoch, Platform, Progress, Reference, Secret};
+pub use crate::export::{Dest, LayerOptions};
 use crate::image::Descriptor;
-use crate::layer::Compression;
 
 pub use failure::{Location, StepFailed};
 pub use local::LocalEngine;
@@ -108,27 +108,6 @@ pub enum Export {
     Tar { dest: Dest },
     /// The result's files in a directory.
     Local { dest: PathBuf },
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LayerOptions {
-    /// None: the exporter's own default.
-    pub compression: Option<Compression>,
-    pub level: Option<i32>,
-    /// Recompress inherited layers too.
-    pub force: bool,
-    /// `oci-mediatypes`; none: the exporter's default.
-    pub oci_media_types: Option<bool>,
-    /// `rewrite-timestamp`: clamp mtimes in new layers to the epoch.
-    pub rewrite_timestamp: bool,
-    pub annotations: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dest {
-    /// Written beside itself and renamed into place when complete.
-    File(PathBuf),
-    Stdout,
 }
 
 /// What came out.
