@@ -5,6 +5,7 @@ pub mod config;
 mod convert;
 mod import;
 pub mod inspect;
+mod layout;
 mod loaded;
 mod local;
 mod manifest;
