@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use dockless::base::Env;
 
 fn main() -> ExitCode {
+    dockless::exec::startup();
     let cwd = match std::env::current_dir() {
         Ok(cwd) => cwd,
         Err(error) => {

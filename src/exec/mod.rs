@@ -2,11 +2,31 @@
 //! carries it out. No code outside this module and `snapshot` may assume that a root file system is mounted,
 //! that chown took, or that a process inside is pid 1.
 
+mod probe;
+mod recording;
+mod userns;
+
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+pub use probe::{Check, Choice, Report, probe};
+pub use recording::Recording;
+pub use userns::{Entered, enter};
 
 use crate::base::{Cancel, Secret};
 use crate::sys::RootFs;
+
+/// Becomes a sandbox stage, never to return, if dockless started this process as one. The first thing in `main`.
+pub fn startup() {}
+
+/// The executor of a choice. `program` is what stages are started from: [`THIS_PROGRAM`], except in tests whose own
+/// `main` does not call [`startup`].
+pub fn executor(_choice: &Choice, _program: &Path) -> Result<Box<dyn Executor>, Error> {
+    todo!()
+}
+
+/// dockless itself, whatever its name and wherever it lies.
+pub const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// How steps are boxed (spec: ARCHITECTURE.md, "Isolation").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -24,7 +44,7 @@ pub enum Isolation {
 }
 
 /// What to run, resolved: nothing in here needs to be looked up in the image again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Process {
     /// `argv`; the first word is looked up in the `PATH` of `env` inside the root.
     pub args: Vec<String>,

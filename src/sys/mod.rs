@@ -2,9 +2,11 @@
 //! helped, lives on this floor and nowhere else.
 
 pub mod meta;
+pub mod owner;
 pub mod root;
 pub mod rootfs;
 
 pub use meta::{Kind, Meta, Mtime};
+pub use owner::{Owner, Ownership};
 pub use root::Root;
 pub use rootfs::RootFs;
