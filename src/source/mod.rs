@@ -1,1 +1,1 @@
-//! x
+//! Where LLB sources come from: images, local contexts, git, http.

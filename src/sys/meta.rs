@@ -1,7 +1,9 @@
 //! What a file is and who owns it, as layers record it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 /// Seconds and nanoseconds since 1970; seconds may be negative.
@@ -47,4 +49,46 @@ pub struct Meta {
     pub mtime: Mtime,
     /// Full names (`security.capability`), without those that the snapshot format uses for itself.
     pub xattrs: BTreeMap<OsString, Vec<u8>>,
+}
+
+/// A file as the disk has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub kind: Kind,
+    pub meta: Meta,
+    /// Device and inode.
+    pub inode: (u64, u64),
+    pub links: u64,
+}
+
+/// What the host would not take of a [`Meta`]; everything else was set.
+#[derive(Debug, Default)]
+pub struct Refused {
+    pub owner: Option<io::Error>,
+    pub xattrs: Vec<(OsString, io::Error)>,
+}
+
+/// Reads what a name in a directory is; none where nothing is. A symlink is not followed.
+pub fn read(_dir: impl AsFd, _name: &OsStr) -> io::Result<Option<Found>> {
+    todo!()
+}
+
+/// Reads what an open file is. Descriptors opened with `O_PATH` will do.
+pub fn read_fd(_fd: impl AsFd) -> io::Result<Found> {
+    todo!()
+}
+
+/// Gives a name in a directory its metadata. A symlink is not followed; it has no mode.
+pub fn write(_dir: impl AsFd, _name: &OsStr, _kind: &Kind, _meta: &Meta) -> io::Result<Refused> {
+    todo!()
+}
+
+/// Gives an open regular file or directory its metadata.
+pub fn write_fd(_fd: impl AsFd, _meta: &Meta) -> io::Result<Refused> {
+    todo!()
+}
+
+/// Attributes that snapshots keep for themselves and no image ever sees.
+pub fn is_private_xattr(_name: &OsStr) -> bool {
+    todo!()
 }
