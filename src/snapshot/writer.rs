@@ -1,6 +1,6 @@
 //! Writing a delta: every change goes to the delta alone, on the understanding of what lies below it.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 
 use super::tree::{FileData, Node};
@@ -47,7 +47,7 @@ impl DeltaWriter {
 }
 
 impl Target for DeltaWriter {
-    fn entry(&mut self, _entry: &Entry, _data: &mut dyn Read) -> anyhow::Result<()> {
+    fn entry(&mut self, _entry: &Entry, _data: &mut dyn BufRead) -> anyhow::Result<()> {
         todo!()
     }
 
