@@ -1,0 +1,57 @@
+# dockless builds itself: with docker, with img, or with dockless under those names.
+#
+#   make demo     the main job on a small monorepo, from nothing, with no daemon and no registry
+#   make test     every test; installs what is missing
+#   make release  the task image, built by dockless and laid out in release/
+
+DOCKER     ?= docker
+CARGO      ?= cargo
+# A Debian image that the task image is built onto.
+BASE       ?= debian:bookworm-slim
+IMAGE      ?= dockless/dockless
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+BUILD_ARGS ?=
+FLY_TARGET ?= dev
+TASK_IMAGE ?= $(IMAGE)
+
+HOST       := $(shell rustc -vV | sed -n 's/^host: //p')
+BINARY     := target/$(HOST)/release/dockless
+
+.PHONY: all binary docker test release clean fly-execute demo lint bench
+
+all: docker
+
+binary:
+	$(CARGO) build --release --locked
+	install -D $(BINARY) target/dockless
+
+docker: binary
+	$(DOCKER) build --build-arg BASE=$(BASE) $(BUILD_ARGS) -t $(IMAGE):$(VERSION) -t $(IMAGE):latest .
+
+test:
+	ci/setup
+	$(CARGO) test --locked --no-fail-fast
+
+release: binary
+	target/dockless task --output release -- $(MAKE) docker
+
+clean:
+	rm -rf release
+
+fly-execute: clean
+	fly -t $(FLY_TARGET) execute -c task.yml -i src=. -o release=./release --include-ignored -v task_image=$(TASK_IMAGE)
+
+demo:
+	ci/setup
+	$(MAKE) binary
+	ci/demo target/dockless
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	ci/deps
+	shellcheck ci/setup ci/bases ci/demo ci/deps .ci/run
+
+bench:
+	$(MAKE) binary
+	benches/run --dockless target/dockless

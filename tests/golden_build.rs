@@ -1,0 +1,154 @@
+//! Each folder under `tests/golden/build` is a Dockerfile with its context, and `expected.json`, which says what
+//! dockerd's BuildKit makes of it: the run config, the history, and every file with owner, mode and content.
+//!
+//! A new case is a new folder, recorded with `DOCKLESS_RECORD=1 cargo test --test golden_build` where dockerd runs.
+//! Beside its Dockerfile a folder may hold `args` (one a line, for `build`) and `context.sh`, which makes what git
+//! cannot keep: modes, links to nowhere, archives.
+
+mod oracle;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = fs::read_dir(oracle::repository().join("tests/golden/build"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 40, "only {} cases", cases.len());
+    cases
+}
+
+fn name(case: &Path) -> &str {
+    case.file_name().unwrap().to_str().unwrap()
+}
+
+fn args(case: &Path) -> Vec<String> {
+    fs::read_to_string(case.join("args")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// Copies a case to where it is built, makes what git cannot keep, and gives every file the same date.
+fn context(case: &Path, dir: &Path) -> PathBuf {
+    let context = dir.join(name(case));
+    oracle::run(Command::new("cp").arg("-RP").arg(case).arg(&context));
+    let _ = fs::remove_file(context.join("args"));
+    let _ = fs::remove_file(context.join("expected.json"));
+    if context.join("context.sh").exists() {
+        oracle::run(Command::new("sh").args(["-euc", ". ./context.sh; rm context.sh"]).current_dir(&context));
+    }
+    let touch = format!("find . -exec touch -h -d @{} {{}} +", oracle::CONTEXT_DATE);
+    oracle::run(Command::new("sh").args(["-euc", &touch]).current_dir(&context));
+    // The umask of whoever checked this out is not part of the case.
+    if !case.join("context.sh").exists() {
+        oracle::run(Command::new("chmod").args(["-R", "u=rwX,go=rX", "."]).current_dir(&context));
+    }
+    context
+}
+
+/// Two at a time: the cases also prove that builds side by side on one state folder do not disturb each other.
+fn each_case(work: impl Fn(&Path) -> Result<(), String> + Sync) {
+    let todo = Mutex::new(cases().into_iter());
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some(case) = todo.lock().unwrap().next() else { return };
+                    if let Err(why) = work(&case) {
+                        failures.lock().unwrap().push(format!("{}: {why}", name(&case)));
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().unwrap();
+    failures.sort();
+    assert!(failures.is_empty(), "{} cases differ\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+fn expected(case: &Path) -> Result<Value, String> {
+    let text = fs::read(case.join("expected.json")).map_err(|e| format!("expected.json: {e}"))?;
+    serde_json::from_slice(&text).map_err(|e| format!("expected.json: {e}"))
+}
+
+/// The differences alone, line by line, or a failing tree would bury them.
+fn compare(expected: &Value, actual: &Value) -> Result<(), String> {
+    let mut lines = Vec::new();
+    for key in ["os", "architecture", "config", "history"] {
+        if expected[key] != actual[key] {
+            lines.push(format!("{key}\n  - {}\n  + {}", expected[key], actual[key]));
+        }
+    }
+    let set = |v: &Value| -> Vec<String> {
+        v["tree"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+    };
+    let (want, have) = (set(expected), set(actual));
+    lines.extend(want.iter().filter(|l| !have.contains(l)).map(|l| format!("tree - {l}")));
+    lines.extend(have.iter().filter(|l| !want.contains(l)).map(|l| format!("tree + {l}")));
+    if lines.is_empty() { Ok(()) } else { Err(lines.join("\n")) }
+}
+
+#[test]
+fn dockless_builds_what_is_expected() {
+    if oracle::find("busybox").is_none() {
+        return oracle::skip("dockless_builds_what_is_expected", "needs busybox (Debian: busybox-static)");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let base = oracle::tree(&oracle::import_busybox(&state, &dir.path().join("bases")));
+    each_case(|case| {
+        let context = context(case, dir.path());
+        let archive = dir.path().join(format!("{}.tar", name(case)));
+        let tag = format!("golden/{}", name(case));
+        let dockless = |args: &[&str]| {
+            let output = Command::new(oracle::dockless())
+                .args(args)
+                .current_dir(&context)
+                .env("DOCKLESS_STATE", &state)
+                .env_remove("SOURCE_DATE_EPOCH")
+                .output()
+                .unwrap();
+            if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+        };
+        let args = args(case);
+        let mut build = vec!["build", "-t", &tag];
+        build.extend(args.iter().map(String::as_str));
+        build.push(".");
+        dockless(&build)?;
+        dockless(&["save", "-o", archive.to_str().unwrap(), &tag])?;
+        compare(&expected(case)?, &oracle::describe(&archive, &base))
+    });
+}
+
+#[test]
+fn dockerd_makes_what_is_expected() {
+    let Some(dockerd) = oracle::Dockerd::start("dockerd_makes_what_is_expected") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let tar = oracle::busybox_tar(&dir.path().join("bases"));
+    let base = oracle::tree(&tar);
+    oracle::run(&mut dockerd.docker(&["import", "-c", "CMD [\"sh\"]", tar.to_str().unwrap(), oracle::BUSYBOX]));
+    let record = std::env::var_os("DOCKLESS_RECORD").is_some();
+    each_case(|case| {
+        let context = context(case, dir.path());
+        let archive = dir.path().join(format!("{}.tar", name(case)));
+        let tag = format!("golden/{}", name(case));
+        let args = args(case);
+        let mut build = vec!["build", "--network=host", "-q", "-t", &tag];
+        build.extend(args.iter().map(String::as_str));
+        build.push(".");
+        oracle::run(dockerd.docker(&build).current_dir(&context));
+        oracle::run(&mut dockerd.docker(&["save", "-o", archive.to_str().unwrap(), &tag]));
+        let description = oracle::describe(&archive, &base);
+        if record {
+            let text = format!("{}\n", serde_json::to_string_pretty(&description).unwrap());
+            return fs::write(case.join("expected.json"), text).map_err(|e| e.to_string());
+        }
+        compare(&expected(case)?, &description)
+    });
+}
