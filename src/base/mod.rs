@@ -2,9 +2,11 @@
 //! environment, time, progress events, secrets, cancellation. Nothing here touches disk or network.
 
 pub mod cancel;
+pub mod clean;
 pub mod digest;
 pub mod env;
 pub mod epoch;
+pub mod patterns;
 pub mod platform;
 pub mod progress;
 pub mod reference;

@@ -1,7 +1,14 @@
 //! Dockerfiles: text in, LLB definition and image config out. Pure: it asks the world only through [`ImageConfigs`].
 
+pub mod error;
+pub mod ignore;
+pub mod input;
+
 use crate::base::{Platform, Reference};
 use crate::image::config::ImageConfig;
+
+pub use error::{Error, Place};
+pub use input::{Built, Input, NamedContext, NoCache, Warning};
 
 /// What the frontend must know about base images; implemented in `engine`.
 pub trait ImageConfigs {
@@ -14,4 +21,9 @@ pub struct ResolvedImage {
     /// With digest: what goes into the definition, so that the plan says exactly what it builds on.
     pub reference: Reference,
     pub config: ImageConfig,
+}
+
+/// Reads a Dockerfile and plans the build of its target stage.
+pub fn build(_input: &Input, _images: &dyn ImageConfigs) -> Result<Built, Error> {
+    todo!()
 }

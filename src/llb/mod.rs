@@ -2,3 +2,15 @@
 //! (equal to those of Go's `client/llb`), and printing.
 
 pub use bollard_buildkit_proto::pb;
+
+pub mod build;
+pub mod caps;
+pub mod encode;
+pub mod graph;
+pub mod print;
+
+pub use build::{Builder, Output};
+pub use graph::{Graph, InvalidDefinition, SourceLocation, Vertex};
+
+/// Key in [`pb::OpMetadata::description`] under which the step's name for people stands.
+pub const CUSTOM_NAME: &str = "llb.customname";
