@@ -7,6 +7,6 @@ pub mod root;
 pub mod rootfs;
 
 pub use meta::{Kind, Meta, Mtime};
-pub use owner::{Owner, Ownership};
+pub use owner::{Owner, Ownership, SideTable};
 pub use root::Root;
 pub use rootfs::RootFs;

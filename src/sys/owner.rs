@@ -1,11 +1,24 @@
-//! The owner store: who owns a file and what it is, where the host refuses chown and mknod. It is an extended
-//! attribute of the file, so it survives rename, hard links and overlay copy-up.
+//! The owner store: who owns a file, and which device it stands for, where the host refuses chown and mknod.
+//!
+//! Regular files and directories carry their entry as an extended attribute, so it survives rename, hard links and
+//! overlay copy-up. What cannot carry one (symlinks, fifos, sockets) has a line in a table beside the delta
+//! directory. Permission bits are never stored: the disk has them, setuid included.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 
 /// The attribute's name. Never shown to a step, never written to a layer.
 pub const XATTR: &str = "user.dockless.stat";
+
+/// No entry is longer than this: two ids, a letter, two numbers.
+const MAX_ENTRY: usize = 64;
 
 /// Where ownership is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,35 +30,207 @@ pub enum Ownership {
     Stored,
 }
 
-/// What the store says of one file. The text form is `uid:gid:mode:rdev`, mode in octal with the type bits, rdev as
-/// `major.minor` in decimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the store says of one file, as text `uid:gid`, for a device `uid:gid:c:major:minor` (or `b`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
     pub uid: u32,
     pub gid: u32,
-    /// Type and permission bits as stat(2) would give them. The permission bits on disk may be wider, so that
-    /// the one user we are can work on the file.
-    pub mode: u32,
-    /// Major and minor number of a device node, which on disk is an empty regular file.
-    pub rdev: (u32, u32),
+    /// The device node that an empty regular file stands for.
+    pub device: Option<Device>,
+}
+
+/// A device node that could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// A block device; else a character device.
+    pub block: bool,
+    pub major: u32,
+    pub minor: u32,
 }
 
 impl Owner {
     pub fn encode(&self) -> String {
-        todo!()
+        let mut text = format!("{}:{}", self.uid, self.gid);
+        if let Some(device) = self.device {
+            let letter = if device.block { 'b' } else { 'c' };
+            // Writing to a String cannot fail.
+            let _ = write!(text, ":{letter}:{}:{}", device.major, device.minor);
+        }
+        text
     }
 
     /// None when the text is not ours.
-    pub fn parse(_text: &[u8]) -> Option<Self> {
-        todo!()
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(text).ok()?.split(':');
+        let uid = words.next()?.parse().ok()?;
+        let gid = words.next()?.parse().ok()?;
+        let device = match words.next() {
+            None => None,
+            Some(letter) => Some(Device {
+                block: match letter {
+                    "b" => true,
+                    "c" => false,
+                    _ => return None,
+                },
+                major: words.next()?.parse().ok()?,
+                minor: words.next()?.parse().ok()?,
+            }),
+        };
+        words.next().is_none().then_some(Self { uid, gid, device })
     }
 
-    /// Reads the entry of an open file (not `O_PATH`); none when there is none.
-    pub fn get(_file: impl AsFd) -> io::Result<Option<Self>> {
-        todo!()
+    /// Reads the entry of a file or directory by any descriptor, `O_PATH` included; none when it has none or cannot
+    /// have one.
+    pub fn get(file: impl AsFd) -> io::Result<Option<Self>> {
+        let mut buffer = [0; MAX_ENTRY];
+        match rustix::fs::getxattr(by_descriptor(&file), XATTR, &mut buffer[..]) {
+            Ok(length) => Ok(Self::parse(&buffer[..length])),
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::RANGE) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    pub fn set(&self, _file: impl AsFd) -> io::Result<()> {
-        todo!()
+    /// Writes the entry of a file or directory. Other types refuse with EPERM: they belong in a [`SideTable`].
+    pub fn set(&self, file: impl AsFd) -> io::Result<()> {
+        rustix::fs::setxattr(by_descriptor(&file), XATTR, self.encode().as_bytes(), XattrFlags::empty())?;
+        Ok(())
+    }
+}
+
+/// fgetxattr refuses `O_PATH` descriptors; the path of the descriptor does not.
+fn by_descriptor(file: &impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+/// Owners of what cannot carry an attribute, by path relative to a delta directory. A path with the wrong type, or
+/// none, at it is a left-over and means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SideTable(pub BTreeMap<PathBuf, Owner>);
+
+impl SideTable {
+    /// Where a delta directory's table is: beside it, `NAME.owners`.
+    pub fn path(delta: &Path) -> PathBuf {
+        let mut path = delta.as_os_str().to_owned();
+        path.push(".owners");
+        path.into()
+    }
+
+    /// The table of a delta directory; empty when there is none.
+    pub fn load(delta: &Path) -> io::Result<Self> {
+        match std::fs::read(Self::path(delta)) {
+            Ok(bytes) => Self::parse(&bytes).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{}: not an owner table", delta.display()))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the table of a delta directory, whole or not at all; an empty one is no file.
+    pub fn store(&self, delta: &Path) -> io::Result<()> {
+        let path = Self::path(delta);
+        if self.0.is_empty() {
+            return match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let mut beside = path.clone().into_os_string();
+        beside.push(".new");
+        std::fs::write(&beside, self.encode())?;
+        std::fs::rename(&beside, &path)
+    }
+
+    /// `owner path NUL`, again and again: a path may hold anything but NUL.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (path, owner) in &self.0 {
+            bytes.extend_from_slice(owner.encode().as_bytes());
+            bytes.push(b' ');
+            bytes.extend_from_slice(path.as_os_str().as_bytes());
+            bytes.push(0);
+        }
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut table = BTreeMap::new();
+        for line in bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|byte| *byte == 0).filter(|line| !line.is_empty())
+        {
+            let space = line.iter().position(|byte| *byte == b' ')?;
+            let path = std::ffi::OsString::from_vec(line[space + 1..].to_vec());
+            table.insert(path.into(), Owner::parse(&line[..space])?);
+        }
+        Some(Self(table))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_forms() {
+        let device = |block, major, minor| Some(Device { block, major, minor });
+        for (text, owner, why) in [
+            ("0:0", Some(Owner::default()), "root's"),
+            ("33:4294967295", Some(Owner { uid: 33, gid: u32::MAX, device: None }), "ids are 32 bits wide"),
+            ("0:6:b:259:3", Some(Owner { uid: 0, gid: 6, device: device(true, 259, 3) }), "a disk"),
+            ("0:0:c:1:3", Some(Owner { uid: 0, gid: 0, device: device(false, 1, 3) }), "a null device"),
+            ("0", None, "no group"),
+            ("0:0:x:1:3", None, "no such type"),
+            ("0:0:c:1", None, "no minor number"),
+            ("0:0:c:1:3:", None, "a tail"),
+            ("-1:0", None, "ids have no sign"),
+        ] {
+            assert_eq!(Owner::parse(text.as_bytes()), owner, "{why}");
+            if let Some(owner) = owner {
+                assert_eq!(owner.encode(), text, "{why}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_read_back_by_any_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = Owner { uid: 33, gid: 34, device: None };
+        let file = std::fs::File::create(dir.path().join("f")).unwrap();
+        assert_eq!(Owner::get(&file).unwrap(), None);
+        if owner.set(&file).is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP)) {
+            eprintln!("skip: needs user.* attributes in {}", dir.path().display());
+            return;
+        }
+        let by_path =
+            rustix::fs::open(dir.path().join("f"), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        assert_eq!(Owner::get(&by_path).unwrap(), Some(owner));
+        let directory = std::fs::File::open(dir.path()).unwrap();
+        owner.set(&directory).unwrap();
+        assert_eq!(Owner::get(&directory).unwrap(), Some(owner));
+    }
+
+    #[test]
+    fn a_table_is_stored_beside_the_delta_and_an_empty_one_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let delta = dir.path().join("fs");
+        assert_eq!(SideTable::load(&delta).unwrap(), SideTable::default());
+        let table = SideTable([("a b\nc".into(), Owner { uid: 1, gid: 2, device: None })].into());
+        table.store(&delta).unwrap();
+        assert_eq!(SideTable::load(&delta).unwrap(), table);
+        SideTable::default().store(&delta).unwrap();
+        assert!(!SideTable::path(&delta).exists());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_stored_parses_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(owner) = Owner::parse(&bytes) {
+                prop_assert_eq!(Owner::parse(owner.encode().as_bytes()), Some(owner));
+            }
+            if let Some(table) = SideTable::parse(&bytes) {
+                prop_assert_eq!(SideTable::parse(&table.encode()), Some(table));
+            }
+        }
     }
 }
