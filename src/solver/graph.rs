@@ -17,6 +17,8 @@ pub enum GraphError {
     Missing { vertex: VertexDigest },
     #[error("vertex {vertex} is in the graph twice")]
     Twice { vertex: VertexDigest },
+    #[error("vertex {vertex} has no output {output}")]
+    Output { vertex: VertexDigest, output: usize },
     #[error("vertex {vertex} depends on itself")]
     Cycle { vertex: VertexDigest },
 }
