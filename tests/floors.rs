@@ -66,10 +66,8 @@ fn imports_go_down_only() {
             }
             match floor(&import) {
                 Some(there) if there < here => {}
-                Some(there) => broken.push(format!(
-                    "{} (floor {here}, {module}) imports {import} (floor {there})",
-                    relative.display()
-                )),
+                Some(there) => broken
+                    .push(format!("{} (floor {here}, {module}) imports {import} (floor {there})", relative.display())),
                 None => broken.push(format!("{} imports crate::{import}, which is on no floor", relative.display())),
             }
         }

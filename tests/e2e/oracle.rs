@@ -167,7 +167,8 @@ pub fn describe(archive: &Path, base: &Tree) -> Value {
         entry.read_to_end(&mut bytes).unwrap();
         files.insert(name, bytes);
     }
-    let member = |name: &str| files.get(name).or_else(|| files.get(links.get(name)?)).unwrap_or_else(|| panic!("{name}"));
+    let member =
+        |name: &str| files.get(name).or_else(|| files.get(links.get(name)?)).unwrap_or_else(|| panic!("{name}"));
     let manifest: Value = serde_json::from_slice(member("manifest.json")).unwrap();
     let config: Value = serde_json::from_slice(member(manifest[0]["Config"].as_str().unwrap())).unwrap();
     let mut tree = Tree::new();
@@ -199,7 +200,8 @@ fn difference(tree: &Tree, base: &Tree) -> Vec<String> {
 
 /// Go writes what is absent as null, "", [] or nothing at all, depending on its version.
 fn without_empty(config: &Value) -> Value {
-    let full = |v: &Value| !(v.is_null() || *v == json!("") || *v == json!([]) || *v == json!({}) || *v == json!(false));
+    let full =
+        |v: &Value| !(v.is_null() || *v == json!("") || *v == json!([]) || *v == json!({}) || *v == json!(false));
     let kept: Map<String, Value> = config
         .as_object()
         .into_iter()
@@ -249,7 +251,9 @@ fn apply(layer: &[u8], tree: &mut Tree) {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|e| Some((e.key().ok()?.strip_prefix("SCHILY.xattr.")?.to_owned(), Digest::of(e.value_bytes()))))
+            .filter_map(|e| {
+                Some((e.key().ok()?.strip_prefix("SCHILY.xattr.")?.to_owned(), Digest::of(e.value_bytes())))
+            })
             .map(|(key, value)| format!(" {key}={}", value.short()))
             .collect();
         let mut bytes = Vec::new();
@@ -271,7 +275,8 @@ fn apply(layer: &[u8], tree: &mut Tree) {
         };
         let date = if header.mtime().unwrap().cast_signed() == CONTEXT_DATE && !kind.is_dir() { " dated" } else { "" };
         let mode = if kind.is_symlink() { 0o777 } else { header.mode().unwrap() & 0o7777 };
-        let node = format!("{mode:04o} {}:{} {what}{date}{}", header.uid().unwrap(), header.gid().unwrap(), xattrs.concat());
+        let node =
+            format!("{mode:04o} {}:{} {what}{date}{}", header.uid().unwrap(), header.gid().unwrap(), xattrs.concat());
         if !kind.is_dir() {
             remove(tree, &path, true);
         }

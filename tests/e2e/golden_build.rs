@@ -1,11 +1,9 @@
 //! Each folder under `tests/golden/build` is a Dockerfile with its context, and `expected.json`, which says what
 //! dockerd's BuildKit makes of it: the run config, the history, and every file with owner, mode and content.
 //!
-//! A new case is a new folder, recorded with `DOCKLESS_RECORD=1 cargo test --test golden_build` where dockerd runs.
+//! A new case is a new folder, recorded with `DOCKLESS_RECORD=1 cargo test --test e2e golden` where dockerd runs.
 //! Beside its Dockerfile a folder may hold `args` (one a line, for `build`) and `context.sh`, which makes what git
 //! cannot keep: modes, links to nowhere, archives.
-
-mod oracle;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +11,8 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use serde_json::Value;
+
+use crate::oracle;
 
 fn cases() -> Vec<PathBuf> {
     let mut cases: Vec<PathBuf> = fs::read_dir(oracle::repository().join("tests/golden/build"))

@@ -1,13 +1,11 @@
 //! The main job as a newcomer meets it: `make demo` on examples/monorepo, and dockless building its own task image and
 //! then working inside it. Needs mmdebstrap and the network of Debian's packages, as the README says.
 
-mod oracle;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use oracle::{dockless, find, repository, run, skip};
+use crate::oracle::{self, dockless, find, repository, run, skip};
 
 /// Debian bases take half a minute to make; all runs on one machine share them.
 fn bases() -> std::path::PathBuf {
@@ -85,7 +83,11 @@ fn dockless_builds_its_own_task_image_and_works_inside_it() {
     }
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
-    run(Command::new(repository().join("ci/bases")).arg(dockless()).arg(bases()).arg("task").env("DOCKLESS_STATE", &state));
+    run(Command::new(repository().join("ci/bases"))
+        .arg(dockless())
+        .arg(bases())
+        .arg("task")
+        .env("DOCKLESS_STATE", &state));
 
     let src = dir.path().join("src");
     fs::create_dir_all(src.join("target")).unwrap();
@@ -117,6 +119,11 @@ fn dockless_builds_its_own_task_image_and_works_inside_it() {
     .unwrap();
     let script = "mount -t proc proc /proc && mount -t tmpfs tmpfs /tmp && cd /src \
         && export HOME=/root DOCKER=img DOCKLESS_STATE=/src/state && exec dockless task --rootfs";
-    run(Command::new("unshare").args(["--mount", "--pid", "--fork", "chroot"]).arg(&rootfs).args(["bash", "-ec", script]).env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
+    run(Command::new("unshare")
+        .args(["--mount", "--pid", "--fork", "chroot"])
+        .arg(&rootfs)
+        .args(["bash", "-ec", script])
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"));
     assert_eq!(text(&inner.join("release/proof/rootfs/proof")), "made inside\n");
 }
