@@ -1,6 +1,7 @@
 //! Linux as plain types: paths inside a root, file metadata, mounts, id maps. `unsafe`, where it cannot be
 //! helped, lives on this floor and nowhere else.
 
+pub mod dir;
 pub mod meta;
 pub mod owner;
 pub mod root;
@@ -8,5 +9,5 @@ pub mod rootfs;
 
 pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};
-pub use root::Root;
+pub use root::{Parents, Root};
 pub use rootfs::RootFs;
