@@ -29,7 +29,7 @@ impl Image {
             match document_type(&descriptor, &bytes)? {
                 Document::Manifest => return Self::of_manifest(blobs, descriptor, &bytes),
                 Document::Index(index) => {
-                    let Some(chosen) = index.choose(platform) else {
+                    let Some(chosen) = index.choose(platform).or_else(|| index.sole()) else {
                         return Err(Error::Platform {
                             digest: descriptor.digest,
                             platform: platform.clone(),

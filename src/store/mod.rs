@@ -4,6 +4,7 @@
 mod disk;
 pub mod lock;
 mod memory;
+mod overlay;
 #[cfg(test)]
 mod suite;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 pub use disk::DiskBlobs;
 pub use lock::FileLock;
 pub use memory::MemoryBlobs;
+pub use overlay::OverlayBlobs;
 
 use crate::base::{Digest, digest::ParseDigestError};
 
@@ -26,6 +28,8 @@ pub enum Error {
     Size { digest: Digest, expected: u64, actual: u64 },
     #[error("blob {digest} has {actual} bytes, more than the {limit} that a document may have")]
     TooLarge { digest: Digest, limit: u64, actual: u64 },
+    #[error("{0} is read-only")]
+    ReadOnly(String),
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
     #[error(transparent)]
