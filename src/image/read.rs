@@ -86,7 +86,7 @@ fn open_layout(dir: &Path, name: &str) -> Result<Opened> {
     if !dir.join(layout::INDEX).is_file() {
         return Err(Error::NotAnImage(name.to_owned()));
     }
-    let blobs = OverlayBlobs::new(Arc::new(MemoryBlobs::new()), Arc::new(DiskBlobs::open(dir)));
+    let blobs = OverlayBlobs::new(MemoryBlobs::new(), DiskBlobs::open(dir));
     let images = of_index(&blobs, &layout::read_index(dir)?)?;
     some(Opened { images, blobs: Arc::new(blobs) }, name)
 }
@@ -116,10 +116,9 @@ fn open_archive(file: File, name: &str) -> Result<Opened> {
         Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|source| json(layout::INDEX, source))?),
         None => None,
     };
-    let documents = Arc::new(MemoryBlobs::new());
     let mut found = members.layout_blobs();
     let drafts = docker.iter().map(|entry| Draft::read(&members, entry, &mut found)).collect::<Result<Vec<_>>>()?;
-    let blobs = OverlayBlobs::new(documents, Arc::new(ArchiveBlobs::new(members, found)));
+    let blobs = OverlayBlobs::new(MemoryBlobs::new(), ArchiveBlobs::new(members, found));
     let mut images = match &index {
         Some(index) => of_index(&blobs, index)?,
         None => Vec::new(),

@@ -65,6 +65,35 @@ pub trait BlobStore: Send + Sync {
     fn list(&self) -> Result<Vec<Digest>>;
 }
 
+/// A store by reference or shared is the store.
+macro_rules! is_a_store {
+    ($($outer:ty),*) => {$(
+        impl<T: BlobStore + ?Sized> BlobStore for $outer {
+            fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+                (**self).size(digest)
+            }
+
+            fn open(&self, digest: &Digest) -> Result<Box<dyn BlobRead>> {
+                (**self).open(digest)
+            }
+
+            fn create(&self) -> Result<Box<dyn BlobWrite>> {
+                (**self).create()
+            }
+
+            fn remove(&self, digest: &Digest) -> Result<()> {
+                (**self).remove(digest)
+            }
+
+            fn list(&self) -> Result<Vec<Digest>> {
+                (**self).list()
+            }
+        }
+    )*};
+}
+
+is_a_store!(&T, std::sync::Arc<T>);
+
 /// A blob being read. Dropping it early is fine, and proves nothing about the content.
 pub trait BlobRead: Read + Send {
     /// Reads what is left and compares the digest.

@@ -1,24 +1,22 @@
 //! Two stores seen as one: what is read-only below, what is new above.
 
-use std::sync::Arc;
-
 use super::{BlobRead, BlobStore, BlobWrite, Result};
 use crate::base::Digest;
 
 /// Reads from both stores, the upper one first; writes to the upper one and leaves the lower one as it is.
-#[derive(Clone)]
-pub struct OverlayBlobs {
-    upper: Arc<dyn BlobStore>,
-    lower: Arc<dyn BlobStore>,
+#[derive(Debug, Clone)]
+pub struct OverlayBlobs<U, L> {
+    upper: U,
+    lower: L,
 }
 
-impl OverlayBlobs {
-    pub fn new(upper: Arc<dyn BlobStore>, lower: Arc<dyn BlobStore>) -> Self {
+impl<U: BlobStore, L: BlobStore> OverlayBlobs<U, L> {
+    pub fn new(upper: U, lower: L) -> Self {
         Self { upper, lower }
     }
 }
 
-impl BlobStore for OverlayBlobs {
+impl<U: BlobStore, L: BlobStore> BlobStore for OverlayBlobs<U, L> {
     fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         match self.upper.size(digest)? {
             None => self.lower.size(digest),
@@ -58,7 +56,7 @@ mod tests {
     #[test]
     fn passes_the_suite_over_an_empty_store() {
         let upper = MemoryBlobs::new();
-        let store = OverlayBlobs::new(Arc::new(upper.clone()), Arc::new(MemoryBlobs::new()));
+        let store = OverlayBlobs::new(upper.clone(), MemoryBlobs::new());
         super::super::suite::run(&store, |_, digest, bytes| upper.put(digest, bytes));
     }
 
@@ -66,7 +64,7 @@ mod tests {
     fn reads_both_and_writes_above() {
         let (upper, lower) = (MemoryBlobs::new(), MemoryBlobs::new());
         let below = write_document(&lower, b"below").unwrap();
-        let store = OverlayBlobs::new(Arc::new(upper.clone()), Arc::new(lower.clone()));
+        let store = OverlayBlobs::new(upper.clone(), &lower);
         let above = write_document(&store, b"above").unwrap();
         assert_eq!(read_document(&store, &below).unwrap(), b"below");
         assert_eq!(upper.list().unwrap(), [above]);
