@@ -78,10 +78,14 @@ impl Transport {
         let credential = search.found.as_ref().map(|found| &found.credential);
         match (challenge, credential) {
             (_, Some(Credential::Bearer(token))) => Ok(Some(header(&host.name, "Bearer ", token.expose())?)),
-            (Challenge::Basic, Some(Credential::Password { user, password })) => Ok(Some(basic(&host.name, user, password)?)),
-            (Challenge::Basic, Some(Credential::IdentityToken(token))) => Ok(Some(basic(&host.name, "<token>", token)?)),
+            (Challenge::Basic, Some(Credential::Password { user, password })) => {
+                Ok(Some(basic(&host.name, user, password)?))
+            }
+            (Challenge::Basic, Some(Credential::IdentityToken(token))) => {
+                Ok(Some(basic(&host.name, "<token>", token)?))
+            }
             (Challenge::Basic, None) => Ok(None),
-            (Challenge::Bearer { realm, service, scope }, credential) => {
+            (Challenge::Bearer { realm, service, scope }, _) => {
                 let mut scopes = call.scopes.to_vec();
                 // Some registries name what they mean differently from what we would.
                 scopes.extend(scope.filter(|scope| scopes.is_empty() || !covers(&scopes, scope)));
@@ -91,7 +95,13 @@ impl Transport {
                 if let Some(token) = auth.tokens.get(&key).filter(|token| token.until > Instant::now() + MARGIN) {
                     return Ok(Some(header(&host.name, "Bearer ", token.value.expose())?));
                 }
-                let asked = Asked { host, registry_scheme: url.scheme(), realm: &realm, service: service.as_deref(), offline: false };
+                let asked = Asked {
+                    host,
+                    registry_scheme: url.scheme(),
+                    realm: &realm,
+                    service: service.as_deref(),
+                    offline: false,
+                };
                 let answer = self.fetch_token(&asked, &scopes, &search, watch)?;
                 let (value, life) = answer.usable(host)?;
                 let header = header(&host.name, "Bearer ", value.expose())?;
@@ -127,7 +137,13 @@ impl Transport {
         Ok(search)
     }
 
-    fn fetch_token(&self, asked: &Asked<'_>, scopes: &[String], search: &Search, watch: Watch<'_>) -> Result<TokenAnswer> {
+    fn fetch_token(
+        &self,
+        asked: &Asked<'_>,
+        scopes: &[String],
+        search: &Search,
+        watch: Watch<'_>,
+    ) -> Result<TokenAnswer> {
         let host = asked.host;
         let invalid = |reason: String| Error::Invalid {
             registry: host.name.clone(),
@@ -191,9 +207,11 @@ impl Transport {
             repository: "",
             what: &what,
             body: body.as_ref().map(|body| body as &dyn Fn() -> Result<Body>),
+            sent: None,
+            authorise: false,
             tries: self.patience.tries,
         };
-        let response = self.send_plain(&call, watch)?;
+        let response = self.send(&call, watch)?;
         if response.status() != StatusCode::OK {
             let mut error = self.refusal(response, &call, watch);
             if let Error::Refused(refusal) = &mut error {
@@ -221,9 +239,11 @@ impl Transport {
             repository: "",
             what: "log in",
             body: None,
+            sent: None,
+            authorise: false,
             tries: self.patience.tries,
         };
-        let response = self.send_plain(&call, watch)?;
+        let response = self.send(&call, watch)?;
         if response.status() != StatusCode::UNAUTHORIZED {
             // A registry that asks nobody: docker keeps the password all the same.
             return if response.status().is_success() {
@@ -236,9 +256,16 @@ impl Transport {
         let value = match (Challenge::of(response.headers()), credential) {
             (Some(Challenge::Basic), Credential::Password { user, password }) => basic(&host.name, user, password)?,
             (Some(Challenge::Bearer { realm, service, .. }), _) => {
-                let found = super::keychain::Found { credential: credential.clone(), source: "the command line".to_owned() };
+                let found =
+                    super::keychain::Found { credential: credential.clone(), source: "the command line".to_owned() };
                 let search = Search { found: Some(found), tried: Vec::new() };
-                let asked = Asked { host: &host, registry_scheme: url.scheme(), realm: &realm, service: service.as_deref(), offline: true };
+                let asked = Asked {
+                    host: &host,
+                    registry_scheme: url.scheme(),
+                    realm: &realm,
+                    service: service.as_deref(),
+                    offline: true,
+                };
                 let answer = self.fetch_token(&asked, &[], &search, watch)?;
                 if let Some(refresh) = answer.refresh_token.clone().filter(|token| !token.is_empty()) {
                     kept = Credential::IdentityToken(Secret::from(refresh));
@@ -248,7 +275,7 @@ impl Transport {
             _ => return Err(self.refusal(response, &call, watch)),
         };
         call.headers.insert(AUTHORIZATION, value);
-        let response = self.send_plain(&call, watch)?;
+        let response = self.send(&call, watch)?;
         if response.status().is_success() { Ok(kept) } else { Err(self.refusal(response, &call, watch)) }
     }
 }
@@ -265,11 +292,12 @@ struct Asked<'a> {
 
 impl TokenAnswer {
     fn usable(self, host: &Host) -> Result<(Secret, Duration)> {
-        let token = self.token.or(self.access_token).filter(|token| !token.is_empty()).ok_or_else(|| Error::Invalid {
-            registry: host.name.clone(),
-            what: "token server".to_owned(),
-            reason: "answered no token".to_owned(),
-        })?;
+        let token =
+            self.token.or(self.access_token).filter(|token| !token.is_empty()).ok_or_else(|| Error::Invalid {
+                registry: host.name.clone(),
+                what: "token server".to_owned(),
+                reason: "answered no token".to_owned(),
+            })?;
         // A day at most: the clock of a token server is not ours.
         let life = self.expires_in.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, 24 * 3600);
         Ok((Secret::from(token), Duration::from_secs(life)))

@@ -186,7 +186,8 @@ impl Hosts {
 /// Docker Hub's registry has another name than its images.
 pub(super) const HUB_ENDPOINT: &str = "registry-1.docker.io";
 
-fn origin(registry: &str) -> Place {
+/// The registry itself.
+pub(super) fn origin(registry: &str) -> Place {
     let host = if registry == DOCKER_HUB { HUB_ENDPOINT } else { registry };
     Place { host: host.to_owned(), scheme: None, prefix: String::new() }
 }
@@ -314,7 +315,8 @@ fn matches(pattern: &str, host: &str) -> bool {
         return true;
     }
     let Some((network, bits)) = pattern.split_once('/') else { return false };
-    let (Ok(network), Ok(bits), Ok(ip)) = (network.parse::<IpAddr>(), bits.parse::<u32>(), bare(host).parse::<IpAddr>())
+    let (Ok(network), Ok(bits), Ok(ip)) =
+        (network.parse::<IpAddr>(), bits.parse::<u32>(), bare(host).parse::<IpAddr>())
     else {
         return false;
     };

@@ -21,6 +21,8 @@ pub enum Error {
     #[error("credentials of {registry}: {reason}")]
     Credential { registry: String, reason: String },
     #[error(transparent)]
+    Image(#[from] crate::image::Error),
+    #[error(transparent)]
     Store(#[from] crate::store::Error),
     #[error(transparent)]
     Cancelled(#[from] crate::base::cancel::Cancelled),

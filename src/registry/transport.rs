@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::Settings;
 use super::auth::Auth;
 use super::client::{self, causes, is_transient};
 use super::config::{Hosts, Place, Plain, Policy};
+use super::ecr::AwsKeys;
 use super::error::{Error, Refusal, Result};
 use super::keychain::Keychain;
 use crate::base::cancel::Cancelled;
@@ -96,6 +97,10 @@ pub(super) struct Call<'a> {
     /// For errors: `pull manifest a/b:1`.
     pub what: &'a str,
     pub body: Option<&'a dyn Fn() -> Result<Body>>,
+    /// Bytes of the body so far: an upload that moves is not late.
+    pub sent: Option<&'a AtomicU64>,
+    /// Answer the registry's challenge. False for those who answer challenges themselves.
+    pub authorise: bool,
     pub tries: u32,
 }
 
@@ -113,6 +118,9 @@ pub(super) struct Transport {
     pub hosts: Hosts,
     pub keychain: Keychain,
     pub patience: Patience,
+    pub aws: Option<AwsKeys>,
+    /// `AWS_ENDPOINT_URL_ECR`: a private endpoint.
+    pub aws_endpoint: Option<String>,
     runtime: Mutex<Option<Runtime>>,
     known: Mutex<BTreeMap<String, Arc<Host>>>,
 }
@@ -140,6 +148,8 @@ impl Transport {
             hosts: Hosts::new(env, settings)?,
             keychain: Keychain::new(env, &settings.credentials),
             patience: settings.patience.unwrap_or_default(),
+            aws: settings.aws.clone().or_else(|| AwsKeys::of_env(env)),
+            aws_endpoint: env.nonempty("AWS_ENDPOINT_URL_ECR").or(env.nonempty("AWS_ENDPOINT_URL")).map(str::to_owned),
             runtime: Mutex::new(None),
             known: Mutex::new(BTreeMap::new()),
         })
@@ -160,17 +170,29 @@ impl Transport {
         Ok(runtime.insert(started).handle().clone())
     }
 
-    /// Waits for a future; none when it took longer than the patience.
-    pub fn wait<T>(&self, watch: Watch<'_>, limit: Duration, future: impl Future<Output = T>) -> Result<Option<T>> {
+    /// Waits for a future; none when it took longer than `limit`, counted from the last time that `moving` moved.
+    fn wait<T>(
+        &self,
+        watch: Watch<'_>,
+        limit: Duration,
+        moving: Option<&AtomicU64>,
+        future: impl Future<Output = T>,
+    ) -> Result<Option<T>> {
         self.handle()?.block_on(async {
             let mut future = std::pin::pin!(future);
-            let end = Instant::now() + limit;
+            let mut end = Instant::now() + limit;
+            let mut seen = 0;
             loop {
                 tokio::select! {
                     biased;
                     value = &mut future => return Ok(Some(value)),
                     () = tokio::time::sleep(TICK) => {
                         watch.check()?;
+                        let now = moving.map_or(seen, |moving| moving.load(Ordering::Relaxed));
+                        if now != seen {
+                            seen = now;
+                            end = Instant::now() + limit;
+                        }
                         if Instant::now() >= end {
                             return Ok(None);
                         }
@@ -196,7 +218,7 @@ impl Transport {
         Ok(host)
     }
 
-    pub fn client(&self, host: &Host) -> Result<Client> {
+    fn client(&self, host: &Host) -> Result<Client> {
         let mut client = lock(&host.client);
         if let Some(client) = client.as_ref() {
             return Ok(client.clone());
@@ -248,15 +270,10 @@ impl Transport {
     }
 
     /// Asks `/v2/` once, without credentials.
-    fn knock(
-        &self,
-        host: &Host,
-        scheme: &str,
-        watch: Watch<'_>,
-    ) -> Result<std::result::Result<StatusCode, Failure>> {
+    fn knock(&self, host: &Host, scheme: &str, watch: Watch<'_>) -> Result<std::result::Result<StatusCode, Failure>> {
         let request = self.client(host)?.get(format!("{scheme}://{}/v2/", host.name)).send();
         let what = format!("{scheme}://{}/v2/", host.name);
-        Ok(match self.wait(watch, self.patience.stall, request)? {
+        Ok(match self.wait(watch, self.patience.stall, None, request)? {
             Some(Ok(response)) => Ok(response.status()),
             Some(Err(error)) => Err(failure(&host.name, &what, &error)),
             None => Err(Failure::Transient(timed_out(&host.name, &what))),
@@ -296,26 +313,34 @@ impl Transport {
         let home = self.host(&call.place.host)?;
         let mut url = call.url.clone();
         let mut answered_challenge = false;
+        // After the last byte of an upload the registry computes its digest, of many gigabytes perhaps.
+        let limit = if call.sent.is_some() { self.patience.stall * 5 } else { self.patience.stall };
         for _ in 0..=HOPS {
             watch.check()?;
             let name = authority(&url);
             let host = self.host(&name)?;
             // The home of the credentials is the registry itself, and the way there must not have lost its TLS.
             let at_home = name == call.place.host && url.scheme() == call.url.scheme();
-            let mut request = self.client(&host)?.request(call.method.clone(), url.clone()).headers(call.headers.clone());
-            if at_home && let Some(value) = self.authorization(&home, &url, call, watch)? {
-                request = request.header(AUTHORIZATION, value);
+            let mut headers = call.headers.clone();
+            if !at_home {
+                headers.remove(AUTHORIZATION);
+            } else if call.authorise
+                && let Some(value) = self.authorization(&home, &url, call, watch)?
+            {
+                headers.insert(AUTHORIZATION, value);
             }
+            let mut request = self.client(&host)?.request(call.method.clone(), url.clone()).headers(headers);
             if let Some(body) = call.body {
                 request = request.body(body()?);
             }
-            let response = match self.wait(watch, self.patience.stall_for(call), request.send())? {
+            let response = match self.wait(watch, limit, call.sent, request.send())? {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => return Err(failure(&home.name, call.what, &error)),
                 None => return Err(Failure::Transient(timed_out(&home.name, call.what))),
             };
             if response.status() == StatusCode::UNAUTHORIZED
                 && at_home
+                && call.authorise
                 && !answered_challenge
                 && self.take_challenge(&home, response.headers(), call)?
             {
@@ -324,6 +349,8 @@ impl Transport {
             }
             match redirect_target(call, &url, &response)? {
                 None => return Ok(response),
+                // The body of a log-in is the secret.
+                Some(_) if !call.authorise && call.body.is_some() => return Ok(response),
                 Some(target) => {
                     let allowed = target.scheme() == "https"
                         || target.scheme() == "http"
@@ -332,7 +359,11 @@ impl Transport {
                         return Err(Failure::Final(Error::Invalid {
                             registry: home.name.clone(),
                             what: call.what.to_owned(),
-                            reason: format!("redirects to {}://{}, which is not encrypted", target.scheme(), authority(&target)),
+                            reason: format!(
+                                "redirects to {}://{}, which is not encrypted",
+                                target.scheme(),
+                                authority(&target)
+                            ),
                         }));
                     }
                     url = target;
@@ -353,7 +384,7 @@ impl Transport {
         pace: &mut Pace,
         watch: Watch<'_>,
     ) -> Result<std::result::Result<Option<Bytes>, String>> {
-        Ok(match self.wait(watch, self.patience.stall, response.chunk())? {
+        Ok(match self.wait(watch, self.patience.stall, None, response.chunk())? {
             Some(Ok(Some(bytes))) if pace.is_dripping(bytes.len(), self.patience.stall) => {
                 Err(format!("less than {SLOWEST} bytes per second"))
             }
@@ -364,7 +395,12 @@ impl Transport {
     }
 
     /// A whole small body, refused when it is longer than `limit`.
-    pub fn body(&self, mut response: Response, limit: u64, watch: Watch<'_>) -> Result<std::result::Result<Vec<u8>, String>> {
+    pub fn body(
+        &self,
+        mut response: Response,
+        limit: u64,
+        watch: Watch<'_>,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
         let mut pace = Pace::new();
         let mut body = Vec::new();
         loop {
@@ -384,7 +420,10 @@ impl Transport {
         let status = response.status().as_u16();
         let limit = rate_limit(response.headers());
         let credentials = match self.host(&call.place.host) {
-            Ok(host) if matches!(status, 401 | 403 | 404 | 429) => lock(&host.auth).describe(call.repository),
+            // Who answers challenges himself holds the lock, and knows his credentials.
+            Ok(host) if call.authorise && matches!(status, 401 | 403 | 404 | 429) => {
+                lock(&host.auth).describe(call.repository)
+            }
             _ => None,
         };
         let message = match self.body_start(response, watch) {
@@ -421,13 +460,6 @@ impl Drop for Transport {
         if let Some(runtime) = lock(&self.runtime).take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-impl Patience {
-    /// A body that we send takes as long as it takes; its reader notices a stall by itself.
-    fn stall_for(&self, call: &Call<'_>) -> Duration {
-        if call.body.is_some() { Duration::from_secs(24 * 3600) } else { self.stall }
     }
 }
 
@@ -489,7 +521,8 @@ fn redirect_target(call: &Call<'_>, url: &Url, response: &Response) -> std::resu
     if !follows {
         return Ok(None);
     }
-    let target = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|to| url.join(to).ok());
+    let target =
+        response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|to| url.join(to).ok());
     match target {
         Some(target) => Ok(Some(target)),
         None => Err(Failure::Final(Error::Invalid {
@@ -506,7 +539,9 @@ fn rate_limit(headers: &HeaderMap) -> Option<String> {
     let remaining = text("ratelimit-remaining").or(text("x-ratelimit-remaining"));
     match (text("ratelimit-limit").or(text("x-ratelimit-limit")), remaining) {
         (None, None) => text("retry-after").map(|wait| format!("try again after {wait}")),
-        (limit, remaining) => Some(format!("rate limit {}, remaining {}", limit.unwrap_or("?"), remaining.unwrap_or("?"))),
+        (limit, remaining) => {
+            Some(format!("rate limit {}, remaining {}", limit.unwrap_or("?"), remaining.unwrap_or("?")))
+        }
     }
 }
 
@@ -566,9 +601,12 @@ mod tests {
 
     #[test]
     fn an_authority_is_as_a_reference_has_it() {
-        for (url, expected) in
-            [("https://a.b/x", "a.b"), ("http://a.b:5000/x", "a.b:5000"), ("http://[::1]:5/x", "[::1]:5"), ("https://a:443/", "a")]
-        {
+        for (url, expected) in [
+            ("https://a.b/x", "a.b"),
+            ("http://a.b:5000/x", "a.b:5000"),
+            ("http://[::1]:5/x", "[::1]:5"),
+            ("https://a:443/", "a"),
+        ] {
             assert_eq!(authority(&Url::parse(url).unwrap()), expected);
         }
     }
