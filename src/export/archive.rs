@@ -8,7 +8,6 @@ use super::out::write_to;
 use super::{Dest, LayerOptions};
 use crate::base::{Cancel, Reference};
 use crate::image::{self, Dialect, Image, Named, Uniform};
-use crate::layer::Compression;
 use crate::store::{BlobStore, DiskBlobs, OverlayBlobs};
 
 /// Writes a docker-save archive. Its layers are all compressed alike, because readers judge by the first one; zstd only
@@ -21,10 +20,9 @@ pub fn docker(
     tmp: &Path,
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
-    let wanted = |image: &Image| {
-        let lowest = image.layers.first().map(image::LayerBlob::compression);
-        let readable = if lowest == Some(Compression::Zstd) { Some(Compression::Gzip) } else { lowest };
-        Uniform { compression: options.compression.or(readable), ..of(options) }
+    let wanted = |image: &Image| Uniform {
+        compression: options.compression.or_else(|| image.readable_compression()),
+        ..of(options)
     };
     converted(images, blobs, &wanted, tmp, cancel, |images, blobs| {
         write_to(dest, |out| Ok(image::docker_archive(images, blobs, out, cancel)?))

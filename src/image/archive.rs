@@ -264,7 +264,7 @@ mod tests {
             header.set_entry_type(*kind);
             // Written raw, because the crate refuses the names that are of interest here.
             header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-            if *kind == tar::EntryType::Regular {
+            if *kind == Regular {
                 header.set_size(content.len() as u64);
                 header.set_cksum();
                 builder.append(&header, content.as_bytes()).unwrap();

@@ -113,6 +113,14 @@ impl Image {
         all.all(|other| other == first).then_some(first)
     }
 
+    /// The compression for an archive that everybody can read: what the lowest layer has, gzip where that is zstd.
+    pub fn readable_compression(&self) -> Option<Compression> {
+        match self.layers.first()?.compression() {
+            Compression::Zstd => Some(Compression::Gzip),
+            other => Some(other),
+        }
+    }
+
     /// Every blob that the image is made of, the manifest included.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         [&self.manifest_descriptor, &self.manifest.config].into_iter().chain(self.layers.iter().map(|l| &l.descriptor))
