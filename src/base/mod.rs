@@ -3,6 +3,7 @@
 
 pub mod cancel;
 pub mod clean;
+pub mod csv;
 pub mod digest;
 pub mod env;
 pub mod epoch;
