@@ -1,8 +1,11 @@
 //! The only floor that prints. What was typed becomes a request, a request becomes work below, and what came out
 //! becomes lines, files and an exit code. Other tools' command lines (faces) end in the same requests.
 
-mod csv;
+mod exit;
+mod flags;
 mod output;
+mod report;
+mod session;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use crate::base::Reference;
 use crate::engine::{Dest, Export, LayerOptions};
 use crate::layer::Compression;
 
-use super::csv;
+use crate::base::csv;
 
 /// What a `type=docker` without `dest` means: Docker's client loads it, BuildKit's and img's write it out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,281 @@
+//! An error as a person needs it: what failed, where it is written, what the step said last, what to do about it,
+//! and the number that scripts get.
+
+use std::fmt::Write as _;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use crate::base::cancel::Cancelled;
+use crate::engine::{StepFailed, containers};
+use crate::{exec, frontend, image, registry, store, task};
+
+use super::exit::{Exit, Missing, Unsupported, Usage};
+use super::session::Session;
+
+/// An error, understood.
+pub struct Report {
+    pub exit: Exit,
+    /// Ends with a line feed; empty where there is nothing to say.
+    pub text: String,
+}
+
+/// What was found in an error's chain of causes.
+struct Kind<'a> {
+    exit: Exit,
+    hint: Option<String>,
+    step: Option<&'a StepFailed>,
+    dockerfile: Option<&'a frontend::Error>,
+    config: Option<&'a task::config::Error>,
+}
+
+/// Describes an error for a person. `face` is the name that the message begins with.
+pub fn report(error: &anyhow::Error, face: &str, colour: bool) -> Report {
+    // A reader that went away (`dockless images | head -1`) is no failure to talk about.
+    if error.chain().any(is_broken_pipe) {
+        return Report { exit: Exit::Process(128 + 13), text: String::new() };
+    }
+    let kind = classify(error);
+    let mut text = String::new();
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    if let Some(step) = kind.step {
+        step_failed(&mut text, step, &renderer);
+    } else if let Some(dockerfile) = kind.dockerfile {
+        dockerfile_error(&mut text, dockerfile, &renderer);
+    } else if let Some(config) = kind.config {
+        text.push_str(&config.render(&renderer));
+        text.push('\n');
+    }
+    if let Some(signal) = Session::caught().filter(|_| error.chain().any(|cause| cause.is::<Cancelled>())) {
+        let _ = writeln!(text, "{face}: stopped by {}", signal.as_str());
+        return Report { exit: Exit::Process(128 + signal as u8), text };
+    }
+    let _ = writeln!(text, "{face}: {}", chain(error));
+    if let Some(hint) = kind.hint {
+        let _ = writeln!(text, "hint: {hint}");
+    }
+    Report { exit: kind.exit, text }
+}
+
+/// All causes on one line, without what a later one says again.
+fn chain(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let words = cause.to_string();
+        if words.is_empty() || line.ends_with(&words) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&words);
+    }
+    line
+}
+
+fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn classify(error: &anyhow::Error) -> Kind<'_> {
+    let mut kind = Kind { exit: Exit::Failure, hint: None, step: None, dockerfile: None, config: None };
+    for cause in error.chain() {
+        if let Some((exit, hint)) = known(cause) {
+            // The outermost known cause decides, but a hint may come from deeper.
+            if kind.exit == Exit::Failure {
+                kind.exit = exit;
+            }
+            kind.hint = kind.hint.or(hint);
+        }
+        kind.step = kind.step.or_else(|| cause.downcast_ref());
+        kind.dockerfile = kind.dockerfile.or_else(|| cause.downcast_ref());
+        kind.config = kind.config.or_else(|| cause.downcast_ref());
+    }
+    kind
+}
+
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<String>)> {
+    if cause.is::<Usage>() || cause.is::<Unsupported>() || cause.is::<task::config::Error>() {
+        return Some((Exit::Usage, None));
+    }
+    if cause.is::<Missing>() {
+        return Some((Exit::Missing, None));
+    }
+    if let Some(error) = cause.downcast_ref::<frontend::Error>() {
+        return Some((Exit::Dockerfile, error.hint.clone()));
+    }
+    if let Some(error) = cause.downcast_ref::<StepFailed>() {
+        // A step that ran no process failed for a reason of its own, further down the chain.
+        return error.process.as_ref().map(|_| (Exit::Step, None));
+    }
+    if let Some(error) = cause.downcast_ref::<registry::Error>() {
+        return Some((Exit::Registry, registry_hint(error)));
+    }
+    if let Some(error) = cause.downcast_ref::<exec::Error>() {
+        return match error {
+            exec::Error::Setup { .. } | exec::Error::Unsupported { .. } => {
+                Some((Exit::Place, Some("`dockless doctor` says what this place allows, and why".to_owned())))
+            }
+            exec::Error::NotFound { .. } => Some((Exit::Process(127), None)),
+            exec::Error::NotExecutable { .. } => Some((Exit::Process(126), None)),
+            exec::Error::Cancelled(_) => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<containers::Error>() {
+        let exit = if matches!(error, containers::Error::Missing(_)) { Exit::Missing } else { Exit::Failure };
+        return Some((exit, None));
+    }
+    if let Some(error) = cause.downcast_ref::<image::Error>() {
+        return match error {
+            image::Error::Blob(_) | image::Error::Cancelled(_) | image::Error::Io { .. } => None,
+            image::Error::Reference(_) | image::Error::Ambiguous { .. } => Some((Exit::Usage, None)),
+            _ => Some((Exit::Image, None)),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<store::Error>() {
+        return match error {
+            store::Error::Mismatch { .. } | store::Error::Size { .. } | store::Error::Digest(_) => {
+                Some((Exit::Image, None))
+            }
+            _ => None,
+        };
+    }
+    if cause.is::<crate::base::reference::ParseReferenceError>()
+        || cause.is::<crate::base::platform::ParsePlatformError>()
+    {
+        return Some((Exit::Usage, None));
+    }
+    None
+}
+
+fn registry_hint(_error: &registry::Error) -> Option<String> {
+    None
+}
+
+/// A failed step: its last lines, the place in the Dockerfile, how it ended. BuildKit's readers know the form.
+fn step_failed(text: &mut String, step: &StepFailed, renderer: &Renderer) {
+    if !step.last_lines.is_empty() {
+        let _ = writeln!(text, "------\n > {}:", step.name);
+        for line in &step.last_lines {
+            let _ = writeln!(text, "{line}");
+        }
+        let _ = writeln!(text, "------");
+    }
+    let title = match &step.process {
+        Some((command, exec::Exit::Code(code))) => format!("process {command:?} exited with code {code}"),
+        Some((command, exec::Exit::Signal(signal))) => format!("process {command:?} was killed by signal {signal}"),
+        None => step.source.root_cause().to_string(),
+    };
+    if let Some(location) = &step.location {
+        let first = location.lines.iter().map(|l| l.0).min().unwrap_or(1);
+        let last = location.lines.iter().map(|l| l.1).max().unwrap_or(first);
+        if let Some(snippet) =
+            snippet(&title, &location.file, &location.text, lines(&location.text, first, last), renderer)
+        {
+            let _ = writeln!(text, "{snippet}");
+        }
+    }
+}
+
+fn dockerfile_error(text: &mut String, error: &frontend::Error, renderer: &Renderer) {
+    let Some(place) = &error.place else { return };
+    let span = place
+        .span
+        .clone()
+        .filter(|span| place.text.get(span.clone()).is_some())
+        .or_else(|| lines(&place.text, *place.lines.start(), *place.lines.end()));
+    if let Some(snippet) = snippet(&error.message, &place.file, &place.text, span, renderer) {
+        let _ = writeln!(text, "{snippet}");
+    }
+}
+
+/// The bytes of a range of lines, counted from 1, without the last line feed.
+fn lines(text: &str, first: usize, last: usize) -> Option<std::ops::Range<usize>> {
+    let mut start = 0;
+    let mut range = None;
+    for (number, line) in text.split_inclusive('\n').enumerate().map(|(n, l)| (n + 1, l)) {
+        let end = start + line.trim_end_matches(['\n', '\r']).len();
+        if number == first {
+            range = Some(start..end);
+        } else if number > first
+            && number <= last
+            && let Some(range) = &mut range
+        {
+            range.end = end;
+        }
+        start += line.len();
+    }
+    range
+}
+
+/// A piece of a file with a title above and a mark under what is meant.
+pub fn snippet(
+    title: &str,
+    file: &str,
+    text: &str,
+    span: Option<std::ops::Range<usize>>,
+    renderer: &Renderer,
+) -> Option<String> {
+    let span = span?;
+    let group = Level::ERROR
+        .primary_title(title)
+        .element(Snippet::source(text).path(file).annotation(AnnotationKind::Primary.span(span)));
+    Some(renderer.render(&[group]).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Digest, VertexDigest};
+    use crate::engine::Location;
+
+    const DOCKERFILE: &str = "FROM scratch\nRUN make \\\n  all\nCMD x\n";
+
+    fn failed() -> anyhow::Error {
+        StepFailed {
+            vertex: VertexDigest(Digest::of("")),
+            name: "[2/2] RUN make   all".to_owned(),
+            location: Some(Location {
+                file: "Dockerfile".to_owned(),
+                text: DOCKERFILE.to_owned(),
+                lines: vec![(2, 3)],
+            }),
+            process: Some(("/bin/sh -c make   all".to_owned(), exec::Exit::Code(2))),
+            last_lines: vec!["make: *** No rule to make target 'all'.  Stop.".to_owned()],
+            source: anyhow::anyhow!("exit code 2"),
+        }
+        .into()
+    }
+
+    #[test]
+    fn a_failed_step_shows_its_last_lines_its_place_and_its_code() {
+        let report = report(&failed(), "dockless", false);
+        assert_eq!(report.exit, Exit::Step);
+        assert_eq!(
+            report.text,
+            "------\n > [2/2] RUN make   all:\nmake: *** No rule to make target 'all'.  Stop.\n------\n\
+             error: process \"/bin/sh -c make   all\" exited with code 2\n \
+             --> Dockerfile:2:1\n  |\n2 | / RUN make \\\n3 | |   all\n  | |_____^\n\
+             dockless: [2/2] RUN make   all: exit code 2\n"
+        );
+    }
+
+    #[test]
+    fn kinds_have_their_numbers() {
+        let cases: [(anyhow::Error, Exit); 5] = [
+            (Usage("x".into()).into(), Exit::Usage),
+            (Missing("x".into()).into(), Exit::Missing),
+            (exec::Error::NotFound { path: "/x".into() }.into(), Exit::Process(127)),
+            (containers::Error::Missing("c".into()).into(), Exit::Missing),
+            (anyhow::anyhow!("x"), Exit::Failure),
+        ];
+        for (error, exit) in cases {
+            assert_eq!(report(&error.context("outer"), "dockless", false).exit, exit);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_not_talked_about() {
+        let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("write");
+        assert_eq!(report(&error, "dockless", false).text, "");
+    }
+}

@@ -1,0 +1,240 @@
+//! What every verb stands on: surroundings, state folder, cancellation, and the two ways to speak. Everything is
+//! opened when first asked for, so that a verb that needs nothing starts in no time.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::OnceLock;
+
+use nix::sys::signal::Signal;
+
+use crate::base::{Cancel, Env, Epoch, Reference};
+use crate::engine::{LocalEngine, Settings, State};
+use crate::exec::{self, Isolation};
+use crate::image::{ImageStore, StoredImage};
+use crate::task::journal::Journal;
+
+use super::exit::{Exit, missing, usage};
+
+/// Whose command line this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    Dockless,
+    Docker,
+    Img,
+    Buildctl,
+    /// `build`, the program of oci-build-task and builder-task.
+    Build,
+    /// `check`, `in` and `out`.
+    Resource,
+}
+
+impl Face {
+    /// The name that messages begin with.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dockless => "dockless",
+            Self::Docker => "docker",
+            Self::Img => "img",
+            Self::Buildctl => "buildctl",
+            Self::Build => "build",
+            Self::Resource => "resource",
+        }
+    }
+
+    pub const fn code(self, exit: Exit) -> u8 {
+        match self {
+            Self::Dockless => exit.code(),
+            Self::Docker => exit.as_docker(),
+            Self::Img | Self::Buildctl | Self::Build | Self::Resource => exit.as_plain(),
+        }
+    }
+}
+
+/// What the words before the verb chose.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    pub state: Option<PathBuf>,
+    pub isolation: Isolation,
+    pub registry: crate::registry::Settings,
+}
+
+/// One run of dockless.
+pub struct Session {
+    pub env: Env,
+    pub face: Face,
+    chosen: Chosen,
+    cancel: OnceCell<Cancel>,
+    state: OnceCell<Arc<State>>,
+    noted: RefCell<BTreeSet<String>>,
+}
+
+/// The signal that cancelled this process, for its exit code.
+static CAUGHT: OnceLock<Signal> = OnceLock::new();
+
+impl Session {
+    pub fn new(env: Env, face: Face, chosen: Chosen) -> Self {
+        Self { env, face, chosen, cancel: OnceCell::new(), state: OnceCell::new(), noted: RefCell::default() }
+    }
+
+    /// For verbs that chown, mount or run something: moves this process into a user namespace where that helps.
+    /// Must come before anything else of the session is asked for.
+    pub fn enter_namespace(&self) -> anyhow::Result<()> {
+        exec::enter(&self.env, self.chosen.isolation)?;
+        Ok(())
+    }
+
+    pub fn isolation(&self) -> Isolation {
+        self.chosen.isolation
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        match &self.chosen.state {
+            Some(dir) => self.env.absolute(dir),
+            None => State::default_dir(&self.env),
+        }
+    }
+
+    pub fn state(&self) -> anyhow::Result<&Arc<State>> {
+        if let Some(state) = self.state.get() {
+            return Ok(state);
+        }
+        let settings = Settings { isolation: self.chosen.isolation, registry: self.chosen.registry.clone() };
+        let state = State::open(&self.state_dir(), &self.env, settings)?;
+        Ok(self.state.get_or_init(|| state))
+    }
+
+    pub fn images(&self) -> anyhow::Result<&ImageStore> {
+        Ok(self.state()?.images())
+    }
+
+    pub fn engine(&self) -> anyhow::Result<LocalEngine> {
+        Ok(LocalEngine::new(self.state()?.clone()))
+    }
+
+    /// The journal of the task that this process is part of; none outside a task.
+    pub fn journal(&self) -> Option<Journal> {
+        Journal::of(&self.env)
+    }
+
+    pub fn epoch(&self) -> anyhow::Result<Epoch> {
+        Epoch::capture(&self.env).map_err(|error| usage(error.to_string()))
+    }
+
+    /// Raised by the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
+    pub fn cancel(&self) -> anyhow::Result<Cancel> {
+        if let Some(cancel) = self.cancel.get() {
+            return Ok(cancel.clone());
+        }
+        let cancel = Cancel::new();
+        let mut signals = crate::sys::signals::watch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
+        let raised = cancel.clone();
+        std::thread::spawn(move || {
+            while let Ok(arrived) = signals.next() {
+                if CAUGHT.set(arrived.signal).is_err() {
+                    std::process::exit(128 + arrived.signal as i32);
+                }
+                raised.cancel();
+            }
+        });
+        Ok(self.cancel.get_or_init(|| cancel).clone())
+    }
+
+    /// The signal that ended the work, if one did.
+    pub fn caught() -> Option<Signal> {
+        CAUGHT.get().copied()
+    }
+
+    /// One line for people, on stderr.
+    pub fn note(&self, message: impl AsRef<str>) {
+        // Nothing can be done for a reader that went away, and the work goes on without it.
+        let _ = writeln!(io::stderr().lock(), "{}", message.as_ref());
+    }
+
+    /// A warning, once in a process.
+    pub fn warn(&self, message: impl Into<String>) {
+        let message = message.into();
+        if self.noted.borrow_mut().insert(message.clone()) {
+            self.note(format!("warning: {message}"));
+        }
+    }
+
+    /// Says which flags were typed and change nothing.
+    pub fn warn_ignored(&self, flags: &[String]) {
+        for flag in flags {
+            self.warn(format!("{flag} has no meaning without a daemon and is ignored"));
+        }
+    }
+
+    /// Refuses to write an archive to a terminal, in the words that scripts may know.
+    pub fn refuse_terminal(&self) -> anyhow::Result<()> {
+        if io::stdout().is_terminal() {
+            return Err(usage("cowardly refusing to save to a terminal. Use the -o flag or redirect"));
+        }
+        Ok(())
+    }
+
+    /// An image of the local store by name or id. In a task, `X` also means the one image of repository `X` that the
+    /// build made under another tag, as Makefiles written for img expect.
+    pub fn image(&self, text: &str) -> anyhow::Result<StoredImage> {
+        let images = self.images()?;
+        if let Some(found) = images.find(text)? {
+            return Ok(found);
+        }
+        if let (Some(journal), Ok(wanted)) = (self.journal(), text.parse::<Reference>())
+            && wanted.tag().is_none()
+            && wanted.digest().is_none()
+        {
+            let made = journal.read()?.names();
+            let mut ids = BTreeSet::new();
+            let mut last = None;
+            for (reference, id) in made.iter().filter(|(r, _)| r.name() == wanted.name()) {
+                ids.insert(*id);
+                last = Some(reference.clone());
+            }
+            if let (1, Some(reference)) = (ids.len(), last)
+                && let Some(found) = images.find(&reference.to_string())?
+            {
+                self.warn(format!(
+                    "there is no {text}:latest; {} is meant, the only one built here",
+                    reference.familiar()
+                ));
+                return Ok(found);
+            }
+        }
+        Err(missing(format!("No such image: {text}")))
+    }
+
+    pub fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.env.absolute(path)
+    }
+}
+
+/// Standard output for results. Dropping it loses errors; [`Out::finish`] tells them.
+pub struct Out(io::BufWriter<io::StdoutLock<'static>>);
+
+impl Out {
+    pub fn new() -> Self {
+        Self(io::BufWriter::new(io::stdout().lock()))
+    }
+
+    pub fn line(&mut self, line: impl AsRef<str>) -> io::Result<()> {
+        writeln!(self.0, "{}", line.as_ref())
+    }
+
+    pub fn finish(mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
