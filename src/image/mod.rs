@@ -114,7 +114,7 @@ impl Descriptor {
 }
 
 /// A layer that exists as a blob: stored bytes and plain bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LayerBlob {
     pub descriptor: Descriptor,
     pub diff_id: DiffId,

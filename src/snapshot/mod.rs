@@ -5,15 +5,30 @@
 //! the truth lives in the owner store beside the file.
 
 mod active;
+mod blob;
+mod copy;
+mod delta;
+mod diff;
+mod disk;
 mod error;
+mod index;
+mod memory;
+mod native;
+mod pool;
 mod stack;
 mod store;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
+mod unpack;
 mod writer;
 
 pub use active::{Active, View};
+pub use copy::Copier;
 pub use error::{Error, Result};
 pub use stack::{DeltaId, Snapshot};
 pub use store::{Driver, LayerSpec, Pruned, Snapshots, Usage};
-pub use tree::{FileData, Node, Tree, read_small, resolve};
+pub use tree::{FileData, Node, Tree, clean, read_small, resolve};
 pub use writer::DeltaWriter;

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Result};
 use crate::base::{ChainId, Digest, Hasher};
 use crate::image::LayerBlob;
 
 /// A file system state: deltas from the lowest to the topmost.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    pub(super) deltas: Arc<[Delta]>,
+    pub(super) deltas: Arc<[StackDelta]>,
 }
 
 /// The folder name of a delta: the chain ID's hex digits for an image's layer, random for what was made here.
@@ -23,7 +26,7 @@ impl fmt::Display for DeltaId {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Delta {
+pub(super) enum StackDelta {
     /// A layer of an image, on the layers below it in that image; perhaps never unpacked.
     Layer(Arc<ImageLayer>),
     /// Made here, by a step.
@@ -39,7 +42,7 @@ pub(super) struct ImageLayer {
     pub below: Option<Arc<ImageLayer>>,
 }
 
-impl Delta {
+impl StackDelta {
     pub fn id(&self) -> DeltaId {
         match self {
             Self::Layer(layer) => DeltaId(layer.chain.0.hex()),
@@ -65,7 +68,7 @@ impl Snapshot {
 
     /// Names of the deltas, lowest first: what a prune must keep for this snapshot to stay.
     pub fn deltas(&self) -> impl Iterator<Item = DeltaId> + '_ {
-        self.deltas.iter().map(Delta::id)
+        self.deltas.iter().map(StackDelta::id)
     }
 
     /// Equal for equal stacks, in every process on one state folder.
@@ -78,12 +81,12 @@ impl Snapshot {
     /// An image's layer as it came, where the delta at this index is one.
     pub fn image_layer(&self, index: usize) -> Option<&LayerBlob> {
         match self.deltas.get(index)? {
-            Delta::Layer(layer) => Some(&layer.blob),
-            Delta::Made(_) => None,
+            StackDelta::Layer(layer) => Some(&layer.blob),
+            StackDelta::Made(_) => None,
         }
     }
 
-    /// A layer's image, unopened.
+    /// An image's layers, unopened.
     pub fn image(layers: &[LayerBlob]) -> Self {
         let mut below: Option<Arc<ImageLayer>> = None;
         let deltas = layers
@@ -95,7 +98,7 @@ impl Snapshot {
                 };
                 let layer = Arc::new(ImageLayer { blob: blob.clone(), chain, below: below.take() });
                 below = Some(Arc::clone(&layer));
-                Delta::Layer(layer)
+                StackDelta::Layer(layer)
             })
             .collect();
         Self { deltas }
@@ -104,5 +107,137 @@ impl Snapshot {
     /// One on top of the other (`COPY --link`, the merge op).
     pub fn merge<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
         Self { deltas: parts.into_iter().flat_map(|part| part.deltas.iter().cloned()).collect() }
+    }
+
+    /// The snapshot as text. Image layers are written as whole images, since what a layer unpacks to depends on those
+    /// below it, even where the snapshot holds only some of them.
+    pub(super) fn record(&self) -> String {
+        let lines: Vec<Record> = self
+            .deltas
+            .iter()
+            .map(|delta| match delta {
+                StackDelta::Made(id) => Record::Delta { id: id.0.clone() },
+                StackDelta::Layer(layer) => Record::Layer {
+                    blob: layer.blob.clone(),
+                    below: layer.below.as_ref().map(|below| below.chain),
+                    lost: self.lost(layer),
+                },
+            })
+            .collect();
+        serde_json::to_string(&lines).unwrap_or_default()
+    }
+
+    /// The layers below one that are in no delta of this snapshot, lowest first.
+    fn lost(&self, layer: &ImageLayer) -> Vec<LayerBlob> {
+        let mut lost = Vec::new();
+        let mut next = layer.below.clone();
+        while let Some(below) = next {
+            let here = |delta: &StackDelta| matches!(delta, StackDelta::Layer(l) if l.chain == below.chain);
+            if self.deltas.iter().any(here) {
+                return Vec::new();
+            }
+            lost.insert(0, below.blob.clone());
+            next = below.below.clone();
+        }
+        lost
+    }
+
+    pub(super) fn from_record(text: &str) -> Result<Self> {
+        let malformed = |cause: String| Error::Record { text: text.to_owned(), cause };
+        let records: Vec<Record> = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        let mut known: Vec<Arc<ImageLayer>> = Vec::new();
+        let mut deltas = Vec::with_capacity(records.len());
+        for record in records {
+            match record {
+                Record::Delta { id } if !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                    deltas.push(StackDelta::Made(DeltaId(id)));
+                }
+                Record::Delta { id } => return Err(malformed(format!("{id:?} is no delta"))),
+                Record::Layer { blob, below, lost } => {
+                    for delta in Self::image(&lost).deltas.iter() {
+                        if let StackDelta::Layer(layer) = delta {
+                            known.push(Arc::clone(layer));
+                        }
+                    }
+                    let below = match below {
+                        None => None,
+                        Some(chain) => Some(
+                            known
+                                .iter()
+                                .rfind(|layer| layer.chain == chain)
+                                .cloned()
+                                .ok_or_else(|| malformed(format!("{chain} is not below")))?,
+                        ),
+                    };
+                    let chain = match &below {
+                        Some(below) => below.chain.then(blob.diff_id),
+                        None => ChainId::first(blob.diff_id),
+                    };
+                    let layer = Arc::new(ImageLayer { blob, chain, below });
+                    known.push(Arc::clone(&layer));
+                    deltas.push(StackDelta::Layer(layer));
+                }
+            }
+        }
+        Ok(Self { deltas: deltas.into() })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Record {
+    Delta {
+        id: String,
+    },
+    Layer {
+        blob: LayerBlob,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        below: Option<ChainId>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<LayerBlob>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::testing::layer_blob;
+
+    fn made(name: &str) -> Snapshot {
+        Snapshot { deltas: [StackDelta::Made(DeltaId(name.into()))].into() }
+    }
+
+    #[test]
+    fn a_record_gives_the_snapshot_back() {
+        let image = Snapshot::image(&[layer_blob("a"), layer_blob("b"), layer_blob("c")]);
+        let top = Snapshot { deltas: image.deltas[2..].into() };
+        let other = Snapshot::image(&[layer_blob("b")]);
+        for snapshot in [
+            Snapshot::scratch(),
+            made("x1"),
+            image.clone(),
+            top.clone(),
+            Snapshot::merge([&image, &made("y"), &other]),
+            Snapshot::merge([&top, &image, &other]),
+        ] {
+            let text = snapshot.record();
+            assert_eq!(Snapshot::from_record(&text).unwrap(), snapshot, "{text}");
+        }
+    }
+
+    #[test]
+    fn records_that_lead_out_of_the_folder_or_nowhere_are_refused() {
+        for text in ["", "{}", r#"[{"delta":{"id":"../x"}}]"#, r#"[{"delta":{"id":""}}]"#] {
+            assert!(Snapshot::from_record(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_blob_on_other_layers_is_another_delta() {
+        let (a, b) = (layer_blob("a"), layer_blob("b"));
+        let ids: Vec<_> = Snapshot::image(&[a.clone(), b.clone()]).deltas().collect();
+        let alone: Vec<_> = Snapshot::image(&[b]).deltas().collect();
+        assert_ne!(ids[1], alone[0]);
+        assert_eq!(ids[0], Snapshot::image(&[a]).deltas().next().unwrap());
     }
 }

@@ -1,16 +1,37 @@
 //! The folder of deltas: what is in it, who uses it, what may go.
+//!
+//! ```text
+//! deltas/ID/fs/       a delta in overlayfs's format; ID is random, or the chain ID of an image's layer
+//! deltas/ID/base      the record of the snapshot that it was made on
+//! deltas/ID/stored    there when ownership is in the owner store
+//! deltas/ID/blob-*    layer blobs that were made of it
+//! chains/CHAIN        names the delta that is what this chain ID unpacks to
+//! indexes/CHAIN       what a layer holds that was read through and not unpacked
+//! roots/IDENTITY/     native driver: a whole root file system, waiting for the next step
+//! active/RANDOM/      work in progress, locked by its process
+//! locks/              held while a layer is unpacked
+//! ```
 
-use std::path::Path;
-use std::sync::Arc;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use super::active::{Active, View};
-use super::error::Result;
-use super::stack::{DeltaId, Snapshot};
+use super::active::{Active, View, Workplace};
+use super::delta::{Delta, Stack};
+use super::disk::DiskDelta;
+use super::error::{At, Error, Result};
+use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::tree::Tree;
+use super::unpack::LazyLayer;
+use super::{blob, diff};
 use crate::base::Cancel;
 use crate::image::LayerBlob;
 use crate::layer::Compression;
-use crate::store::BlobStore;
+use crate::store::{BlobStore, lock::FileLock};
+use crate::sys::owner::Ownership;
 
 /// How a snapshot becomes a root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +49,7 @@ pub struct LayerSpec {
     pub level: Option<i32>,
     /// Recompress an image's layer even though it exists as it came.
     pub force: bool,
-    /// Seconds since 1970 that no mtime may pass (`rewrite-timestamp`). Inherited layers are rewritten only with `force`.
+    /// Seconds since 1970 that no mtime in a new layer may pass (`rewrite-timestamp`).
     pub clamp_mtime: Option<i64>,
 }
 
@@ -37,80 +58,344 @@ pub struct LayerSpec {
 pub struct Usage {
     pub id: DeltaId,
     pub bytes: u64,
-    /// Seconds since 1970.
-    pub last_used: u64,
+    pub last_used: SystemTime,
 }
 
+/// What a prune removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
     pub deltas: usize,
     pub bytes: u64,
 }
 
+/// How old the note of a delta's last use may get before it is worth a write.
+const USE_GRAIN: Duration = Duration::from_secs(3600);
+
 /// All snapshots of one state folder. Cloning shares it; several processes may have it open.
 #[derive(Clone)]
-pub struct Snapshots {}
+pub struct Snapshots(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub dir: PathBuf,
+    pub blobs: Arc<dyn BlobStore>,
+    pub driver: Driver,
+    ownership: OnceLock<Ownership>,
+    swept: Once,
+    /// Held as long as this value lives: a prune in another process must not take what is used here.
+    in_use: Mutex<Option<FileLock>>,
+    /// How many layers this process has read through, and unpacked.
+    pub indexed: AtomicUsize,
+    pub unpacked: AtomicUsize,
+}
 
 impl Snapshots {
     /// Opens or makes the folder. Reads nothing in it.
-    pub fn open(_dir: &Path, _blobs: Arc<dyn BlobStore>, _driver: Driver) -> Result<Self> {
-        todo!()
+    pub fn open(dir: &Path, blobs: Arc<dyn BlobStore>, driver: Driver) -> Result<Self> {
+        let inner = Inner {
+            dir: dir.to_owned(),
+            blobs,
+            driver,
+            ownership: OnceLock::new(),
+            swept: Once::new(),
+            in_use: Mutex::default(),
+            indexed: AtomicUsize::new(0),
+            unpacked: AtomicUsize::new(0),
+        };
+        for name in ["deltas", "active", "empty"] {
+            let path = dir.join(name);
+            fs::create_dir_all(&path).at(&path)?;
+        }
+        let this = Self(Arc::new(inner));
+        *this.0.hold() = Some(FileLock::shared(&dir.join("lock"), &Cancel::new())?);
+        Ok(this)
     }
 
     /// The record that [`Snapshots::load`] understands in any later process.
-    pub fn save(&self, _snapshot: &Snapshot) -> String {
-        todo!()
+    pub fn save(&self, snapshot: &Snapshot) -> String {
+        snapshot.record()
     }
 
     /// None when a delta or a blob of it was pruned since.
-    pub fn load(&self, _text: &str) -> Result<Option<Snapshot>> {
-        todo!()
+    pub fn load(&self, text: &str) -> Result<Option<Snapshot>> {
+        let snapshot = Snapshot::from_record(text)?;
+        for delta in snapshot.deltas.iter() {
+            let here = match delta {
+                StackDelta::Made(id) => self.0.touch(&self.0.delta_dir(id))?,
+                StackDelta::Layer(layer) => {
+                    self.0.unpacked_dir(layer)?.is_some() || self.0.blobs.size(&layer.blob.descriptor.digest)?.is_some()
+                }
+            };
+            if !here {
+                return Ok(None);
+            }
+        }
+        Ok(Some(snapshot))
     }
 
     /// A look at a snapshot; nothing is read before it is asked for.
-    pub fn tree(&self, _snapshot: &Snapshot) -> Arc<dyn Tree> {
-        todo!()
+    pub fn tree(&self, snapshot: &Snapshot) -> Arc<dyn Tree> {
+        Arc::new(Stack::new(snapshot.deltas.iter().rev().map(|delta| self.delta(delta)).collect()))
     }
 
     /// Starts a snapshot on top of another.
-    pub fn prepare(&self, _base: &Snapshot) -> Result<Active> {
-        todo!()
+    pub fn prepare(&self, base: &Snapshot) -> Result<Active> {
+        Active::new(self.clone(), base.clone())
     }
 
     /// For read-only mounts of a snapshot into a step. Unpacks what is not.
-    pub fn view(&self, _snapshot: &Snapshot, _cancel: &Cancel) -> Result<View> {
-        todo!()
+    pub fn view(&self, snapshot: &Snapshot, cancel: &Cancel) -> Result<View> {
+        View::new(self, snapshot, cancel)
     }
 
     /// What `upper` has over `lower` (the diff op). Nothing is read where one is the start of the other.
-    pub fn diff(&self, _lower: &Snapshot, _upper: &Snapshot, _cancel: &Cancel) -> Result<Snapshot> {
-        todo!()
+    pub fn diff(&self, lower: &Snapshot, upper: &Snapshot, cancel: &Cancel) -> Result<Snapshot> {
+        if let Some(rest) = upper.deltas.strip_prefix(&*lower.deltas) {
+            return Ok(Snapshot { deltas: rest.into() });
+        }
+        diff::diff(self, lower, upper, cancel)
     }
 
     /// The delta at an index as a layer in the blob store. An image's layer comes back as it came unless forced;
     /// what was made once is remembered beside the delta.
     pub fn layer_blob(
         &self,
-        _snapshot: &Snapshot,
-        _index: usize,
-        _spec: &LayerSpec,
-        _cancel: &Cancel,
+        snapshot: &Snapshot,
+        index: usize,
+        spec: &LayerSpec,
+        cancel: &Cancel,
     ) -> Result<LayerBlob> {
-        todo!()
+        let len = snapshot.len();
+        match snapshot.deltas.get(index).ok_or(Error::NoSuchLayer { index, len })? {
+            StackDelta::Layer(layer) if !spec.force => Ok(layer.blob.clone()),
+            StackDelta::Layer(layer) => blob::recompress(&*self.0.blobs, &layer.blob, spec, cancel),
+            StackDelta::Made(id) => blob::of_delta(self, id, spec, cancel),
+        }
     }
 
-    /// Remembers that these layers, made of this snapshot with unclamped times, unpack to it: a later `FROM` of the image finds
-    /// them unpacked.
-    pub fn adopt(&self, _snapshot: &Snapshot, _layers: &[LayerBlob]) -> Result<()> {
-        todo!()
+    /// Remembers that these layers, made of this snapshot with its own times, unpack to it: a later `FROM` of the image
+    /// finds them unpacked.
+    pub fn adopt(&self, snapshot: &Snapshot, layers: &[LayerBlob]) -> Result<()> {
+        for (delta, layer) in snapshot.deltas.iter().zip(Snapshot::image(layers).deltas.iter()) {
+            let (StackDelta::Made(id), StackDelta::Layer(layer)) = (delta, layer) else { continue };
+            let path = self.0.dir.join("chains").join(layer.chain.0.hex());
+            if !path.exists() {
+                self.0.write_file(&path, id.0.as_bytes())?;
+            }
+        }
+        Ok(())
     }
 
+    /// What each delta takes.
     pub fn usage(&self) -> Result<Vec<Usage>> {
-        todo!()
+        let deltas = self.0.dir.join("deltas");
+        let mut usages = Vec::new();
+        for name in list(&deltas)? {
+            let path = deltas.join(&name);
+            let last_used = match fs::symlink_metadata(&path).and_then(|meta| meta.modified()) {
+                Ok(time) => time,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).at(&path),
+            };
+            usages.push(Usage { id: DeltaId(name), bytes: disk_bytes(&path).at(&path)?, last_used });
+        }
+        Ok(usages)
     }
 
-    /// Removes deltas that nothing keeps. Fails with `Busy` while another process works in the folder.
-    pub fn prune(&self, _keep: &dyn Fn(&DeltaId) -> bool) -> Result<Pruned> {
-        todo!()
+    /// Removes deltas that nothing keeps, and what was left by processes that died. Fails with `Busy` while another
+    /// process works in the folder.
+    pub fn prune(&self, keep: &dyn Fn(&DeltaId) -> bool) -> Result<Pruned> {
+        let path = self.0.dir.join("lock");
+        let mut held = self.0.hold();
+        // Ours stands in our own way.
+        *held = None;
+        let alone = FileLock::try_exclusive(&path)?;
+        let result = match &alone {
+            Some(_) => self.0.prune_alone(keep),
+            None => Err(Error::Busy { path: self.0.dir.clone() }),
+        };
+        drop(alone);
+        *held = Some(FileLock::shared(&path, &Cancel::new())?);
+        result
     }
+
+    /// How many layers this process has read through without unpacking, and how many it has unpacked.
+    pub fn layers_read(&self) -> (usize, usize) {
+        (self.0.indexed.load(Ordering::Relaxed), self.0.unpacked.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn delta(&self, delta: &StackDelta) -> Arc<dyn Delta> {
+        match delta {
+            StackDelta::Layer(layer) => Arc::new(LazyLayer::of_image(self.clone(), Arc::clone(layer))),
+            StackDelta::Made(id) => Arc::new(LazyLayer::of_delta(self.clone(), id.clone())),
+        }
+    }
+}
+
+impl Inner {
+    fn hold(&self) -> std::sync::MutexGuard<'_, Option<FileLock>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn delta_dir(&self, id: &DeltaId) -> PathBuf {
+        self.dir.join("deltas").join(&id.0)
+    }
+
+    /// Where a layer is unpacked, if it is.
+    pub fn unpacked_dir(&self, layer: &super::stack::ImageLayer) -> Result<Option<PathBuf>> {
+        let own = self.delta_dir(&DeltaId(layer.chain.0.hex()));
+        if self.touch(&own)? {
+            return Ok(Some(own));
+        }
+        let alias = self.dir.join("chains").join(layer.chain.0.hex());
+        match fs::read_to_string(&alias) {
+            // Written whole or not at all, but a power cut may have emptied it.
+            Ok(id) if !id.is_empty() && !id.contains(['/', '.', '\0']) => {
+                let dir = self.delta_dir(&DeltaId(id));
+                Ok(self.touch(&dir)?.then_some(dir))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).at(&alias),
+        }
+    }
+
+    /// Opens a finished delta.
+    pub fn open_delta(&self, dir: &Path) -> Result<DiskDelta> {
+        let fs = dir.join("fs");
+        let ownership = if dir.join("stored").exists() { Ownership::Stored } else { Ownership::Real };
+        DiskDelta::open(&fs, ownership).at(&fs)
+    }
+
+    /// Where the owners of what is written now are kept; tried once on a file that has no name.
+    pub fn ownership(&self) -> Result<Ownership> {
+        if let Some(ownership) = self.ownership.get() {
+            return Ok(*ownership);
+        }
+        let active = self.dir.join("active");
+        let file = tempfile::tempfile_in(&active).at(&active)?;
+        // Any id but our own: with one id only, or without the privilege, this fails.
+        let (uid, gid) = (rustix::fs::Uid::from_raw(1), rustix::fs::Gid::from_raw(1));
+        let ownership = match rustix::fs::fchown(&file, Some(uid), Some(gid)) {
+            Ok(()) => Ownership::Real,
+            Err(_) => Ownership::Stored,
+        };
+        Ok(*self.ownership.get_or_init(|| ownership))
+    }
+
+    #[cfg(test)]
+    pub fn set_ownership(&self, ownership: Ownership) {
+        self.ownership.set(ownership).expect("set before it is asked for");
+    }
+
+    /// Whether the delta is there; notes that it was used.
+    fn touch(&self, dir: &Path) -> Result<bool> {
+        let modified = match fs::symlink_metadata(dir).and_then(|meta| meta.modified()) {
+            Ok(modified) => modified,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).at(dir),
+        };
+        if modified.elapsed().is_ok_and(|age| age > USE_GRAIN) {
+            // Only a note: a folder that cannot be written is read all the same.
+            let _ = rustix::fs::utimensat(
+                rustix::fs::CWD,
+                dir,
+                &rustix::fs::Timestamps {
+                    last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+                    last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+                },
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            );
+        }
+        Ok(true)
+    }
+
+    /// Writes a small file whole or not at all.
+    pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir).at(dir)?;
+        let temp = tempfile::NamedTempFile::new_in(self.dir.join("active")).at(path)?;
+        fs::write(temp.path(), bytes).at(temp.path())?;
+        temp.persist(path).map_err(|error| error.error).at(path)?;
+        Ok(())
+    }
+
+    /// Starts work in progress, and once in a process's life removes what others left when they died.
+    pub fn workplace(&self) -> Result<Workplace> {
+        let active = self.dir.join("active");
+        self.swept.call_once(|| {
+            // What is not removed now is removed later: nothing here is ever taken for finished.
+            if let Ok(dead) = Workplace::find_dead(&active) {
+                std::thread::spawn(move || drop(dead));
+            }
+        });
+        Workplace::new(&active)
+    }
+
+    fn prune_alone(&self, keep: &dyn Fn(&DeltaId) -> bool) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        let (deltas, active) = (self.dir.join("deltas"), self.dir.join("active"));
+        for name in list(&deltas)? {
+            let id = DeltaId(name);
+            if keep(&id) {
+                continue;
+            }
+            let from = deltas.join(&id.0);
+            pruned.bytes += disk_bytes(&from).at(&from)?;
+            pruned.deltas += 1;
+            // Away in one step, then removed at leisure.
+            let to = active.join(&id.0);
+            fs::rename(&from, &to).at(&from)?;
+        }
+        for folder in ["indexes", "roots", "locks"] {
+            let folder = self.dir.join(folder);
+            for name in list(&folder)? {
+                if folder.ends_with("indexes") && keep(&DeltaId(name.clone())) {
+                    continue;
+                }
+                let from = folder.join(&name);
+                pruned.bytes += disk_bytes(&from).at(&from)?;
+                fs::rename(&from, active.join(&name)).at(&from)?;
+            }
+        }
+        let chains = self.dir.join("chains");
+        for name in list(&chains)? {
+            let path = chains.join(&name);
+            let id = fs::read_to_string(&path).at(&path)?;
+            if id.is_empty() || !self.delta_dir(&DeltaId(id)).exists() {
+                fs::remove_file(&path).at(&path)?;
+            }
+        }
+        let dead = Workplace::find_dead(&active)?;
+        dead.into_iter().try_for_each(Workplace::discard)?;
+        Ok(pruned)
+    }
+}
+
+/// Names in a folder of ours, sorted; none when it is not there.
+pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        Err(error) => return Err(error).at(dir),
+    };
+    for entry in entries {
+        // All names in here are ours, and plain.
+        names.extend(entry.at(dir)?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What a file or folder takes on disk.
+fn disk_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::symlink_metadata(path)?;
+    let mut bytes = meta.blocks() * 512;
+    if meta.is_dir() {
+        for entry in fs::read_dir(path)? {
+            bytes += disk_bytes(&entry?.path())?;
+        }
+    }
+    Ok(bytes)
 }

@@ -1,0 +1,517 @@
+//! A delta on disk: a directory as overlayfs writes its upper one, mounted with `userxattr`.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::io::Errno;
+
+use super::delta::{Answer, Data, Delta, Name, Upper};
+use super::tree::{FileData, Node};
+use crate::sys::owner::{Device, Owner, Ownership, SideTable};
+use crate::sys::{Kind, Meta, meta};
+
+/// Overlayfs's mark (`userxattr`) on a directory that hides all below it.
+const OPAQUE: &str = "user.overlay.opaque";
+
+/// Ours, on a delta's root directory that is there only to hold things: its metadata means nothing.
+const IMPLIED: &str = "user.dockless.implied";
+
+/// How many directories' states are remembered before all are forgotten.
+const MAX_REMEMBERED: usize = 1 << 16;
+
+/// How many directories are kept open.
+const MAX_OPEN: usize = 8;
+
+/// What a directory of the delta is, as far as its names must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Absent,
+    /// A whiteout or something that is no directory is in the way.
+    Blocked,
+    Dir {
+        /// Opaque, or below an opaque one.
+        alone: bool,
+    },
+}
+
+/// A delta that is a directory.
+pub(super) struct DiskDelta {
+    root: OwnedFd,
+    ownership: Ownership,
+    /// Owners of what cannot carry them.
+    owners: Mutex<SideTable>,
+    states: Mutex<HashMap<PathBuf, State>>,
+    /// The directories that were used last, latest first: files come in families, a few at a time.
+    last: Mutex<Vec<(PathBuf, Arc<OwnedFd>)>>,
+    root_implied: AtomicBool,
+}
+
+impl DiskDelta {
+    pub fn open(dir: &Path, ownership: Ownership) -> io::Result<Self> {
+        let root = File::open(dir)?.into();
+        let implied = has_mark(&root, IMPLIED)?;
+        let owners = match ownership {
+            Ownership::Real => SideTable::default(),
+            Ownership::Stored => SideTable::load(dir)?,
+        };
+        Ok(Self {
+            root,
+            ownership,
+            owners: Mutex::new(owners),
+            states: Mutex::default(),
+            last: Mutex::default(),
+            root_implied: AtomicBool::new(implied),
+        })
+    }
+
+    /// Writes down what was learnt about owners since the delta was opened at `dir`.
+    pub fn save_owners(&self, dir: &Path) -> io::Result<()> {
+        match self.ownership {
+            Ownership::Real => Ok(()),
+            Ownership::Stored => lock(&self.owners).store(dir),
+        }
+    }
+
+    /// Marks a new delta's root as one that only holds things, until its metadata is set.
+    pub fn imply_root(&self) -> io::Result<()> {
+        match rustix::fs::fsetxattr(&self.root, IMPLIED, b"y", XattrFlags::empty()) {
+            Ok(()) => self.root_implied.store(true, Ordering::Relaxed),
+            // Then it counts as 0755 root:root, which it is made as.
+            Err(Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn state(&self, path: &Path) -> io::Result<State> {
+        if let Some(state) = lock(&self.states).get(path) {
+            return Ok(*state);
+        }
+        let above = match path.parent() {
+            None => State::Dir { alone: false },
+            Some(parent) => self.state(parent)?,
+        };
+        let state = match above {
+            State::Dir { alone } => match open_beneath(&self.root, path, OFlags::DIRECTORY) {
+                Ok(dir) => State::Dir { alone: alone || has_mark(&dir, OPAQUE)? },
+                Err(Errno::NOENT) if alone => State::Blocked,
+                Err(Errno::NOENT) => State::Absent,
+                Err(Errno::NOTDIR | Errno::LOOP) => State::Blocked,
+                // Readable or not, it is there: look at its mark by name.
+                Err(Errno::ACCESS) => State::Dir { alone },
+                Err(error) => return Err(error.into()),
+            },
+            other => other,
+        };
+        let mut states = lock(&self.states);
+        if states.len() >= MAX_REMEMBERED {
+            states.clear();
+        }
+        states.insert(path.to_owned(), state);
+        Ok(state)
+    }
+
+    /// A directory of this delta. Only for paths whose parts are known to be directories; symlinks are refused all the same.
+    fn dir(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
+        let mut last = lock(&self.last);
+        if let Some(i) = last.iter().position(|(known, _)| known == path) {
+            last[..=i].rotate_right(1);
+            return Ok(Arc::clone(&last[0].1));
+        }
+        drop(last);
+        let fd = Arc::new(open_beneath(&self.root, path, OFlags::DIRECTORY | OFlags::PATH)?);
+        let mut last = lock(&self.last);
+        last.truncate(MAX_OPEN - 1);
+        last.insert(0, (path.to_owned(), Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    fn place<'p>(&self, path: &'p Path) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((self.dir(path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
+    /// `name` in `dir`, which is at `path` in the delta.
+    fn node(&self, dir: &OwnedFd, name: &OsStr, path: &Path) -> io::Result<Option<Node>> {
+        let Some(found) = meta::read(dir, name)? else { return Ok(None) };
+        let inode = (found.links > 1 && found.kind != Kind::Directory).then_some(found.inode);
+        let mut node = Node { kind: found.kind, meta: found.meta, inode };
+        if self.ownership == Ownership::Stored && !is_whiteout(&node.kind) {
+            let owner = if carries_owner(&node.kind) {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                Owner::get(rustix::fs::openat(dir, name, flags, Mode::empty())?)?
+            } else {
+                lock(&self.owners).0.get(path).copied()
+            };
+            apply_owner(&mut node, owner.unwrap_or_default());
+        }
+        Ok(Some(node))
+    }
+
+    /// Gives an open file or directory its metadata, the owner where this delta keeps owners.
+    fn write_meta(&self, file: impl AsFd, meta: &Meta, device: Option<Device>) -> io::Result<()> {
+        let stored = self.ownership == Ownership::Stored;
+        let owner = Owner { uid: meta.uid, gid: meta.gid, device };
+        if stored && owner != Owner::default() {
+            owner.set(&file)?;
+        } else if stored {
+            match rustix::fs::fremovexattr(&file, crate::sys::owner::XATTR) {
+                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let refused = meta::write_fd(&file, meta, meta::Known { owner: stored, mode: false })?;
+        check(refused, meta)
+    }
+
+    /// As [`DiskDelta::write_meta`] for what cannot be opened.
+    fn write_meta_at(&self, dir: &OwnedFd, name: &OsStr, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
+        let refused = match self.ownership {
+            Ownership::Real => meta::write(dir, name, kind, meta)?,
+            Ownership::Stored => {
+                let owner = Owner { uid: meta.uid, gid: meta.gid, device: None };
+                let mut owners = lock(&self.owners);
+                match owner == Owner::default() {
+                    true => owners.0.remove(path),
+                    false => owners.0.insert(path.to_owned(), owner),
+                };
+                drop(owners);
+                meta::write(dir, name, kind, &Meta { uid: own_uid(), gid: own_gid(), ..meta.clone() })?
+            }
+        };
+        check(refused, meta)
+    }
+
+    fn forget(&self) {
+        lock(&self.states).clear();
+        lock(&self.last).clear();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens what is at a path below a directory, following no symlink anywhere.
+fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if path.as_os_str().is_empty() {
+        return rustix::fs::openat(root, ".", flags, Mode::empty());
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+        // Old kernels do not have it, some sandboxes refuse it: walk by hand.
+        Err(Errno::NOSYS | Errno::PERM) => walk_beneath(root, path, flags),
+        other => other,
+    }
+}
+
+fn walk_beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut names = path.iter().peekable();
+    let mut dir: Option<OwnedFd> = None;
+    while let Some(name) = names.next() {
+        let flags = if names.peek().is_some() { step } else { flags };
+        let next = rustix::fs::openat(dir.as_ref().unwrap_or(root), name, flags, Mode::empty())?;
+        dir = Some(next);
+    }
+    dir.ok_or(Errno::INVAL)
+}
+
+fn has_mark(dir: &OwnedFd, name: &str) -> io::Result<bool> {
+    let mut value = [0u8; 1];
+    match rustix::fs::fgetxattr(dir, name, &mut value) {
+        Ok(len) => Ok(len == 1 && value[0] == b'y'),
+        Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_whiteout(kind: &Kind) -> bool {
+    matches!(kind, Kind::CharDevice { major: 0, minor: 0 })
+}
+
+/// Whether the type can have an extended attribute of the `user` kind.
+fn carries_owner(kind: &Kind) -> bool {
+    matches!(kind, Kind::File { .. } | Kind::Directory)
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn own_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// Lets the owner store have the last word.
+fn apply_owner(node: &mut Node, owner: Owner) {
+    node.meta.uid = owner.uid;
+    node.meta.gid = owner.gid;
+    match owner.device {
+        Some(Device { block: true, major, minor }) => node.kind = Kind::BlockDevice { major, minor },
+        Some(Device { block: false, major, minor }) => node.kind = Kind::CharDevice { major, minor },
+        None => {}
+    }
+}
+
+/// What the host would not take. An owner is never given up silently: another image would be built. An extended
+/// attribute that this file system or user cannot have is, as in BuildKit.
+fn check(refused: meta::Refused, meta: &Meta) -> io::Result<()> {
+    if let Some((name, error)) = refused.xattrs.first() {
+        tracing::debug!(name = %name.display(), %error, "extended attribute not kept");
+    }
+    match refused.owner {
+        Some(error) => Err(io::Error::new(error.kind(), format!("owner {}:{}: {error}", meta.uid, meta.gid))),
+        None => Ok(()),
+    }
+}
+
+impl Delta for DiskDelta {
+    fn find(&self, path: &Path) -> io::Result<Answer> {
+        if path.as_os_str().is_empty() {
+            let alone = self.state(path)? == State::Dir { alone: true };
+            let node = if self.root_implied.load(Ordering::Relaxed) {
+                None
+            } else {
+                self.node(&*self.dir(path)?, OsStr::new("."), path)?
+            };
+            return Ok(Answer { node, alone });
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let mut alone = match self.state(parent)? {
+            State::Absent => return Ok(Answer::default()),
+            State::Blocked => return Ok(Answer { node: None, alone: true }),
+            State::Dir { alone } => alone,
+        };
+        let (dir, name) = self.place(path)?;
+        let node = self.node(&dir, name, path)?;
+        match &node {
+            None => {}
+            Some(node) if is_whiteout(&node.kind) => return Ok(Answer { node: None, alone: true }),
+            Some(node) if node.is_dir() => alone = alone || self.state(path)? == State::Dir { alone: true },
+            Some(_) => alone = true,
+        }
+        Ok(Answer { node, alone })
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<Name>> {
+        let fd = open_beneath(&self.root, dir, OFlags::DIRECTORY | OFlags::RDONLY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let name = OsString::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
+            let whiteout = match entry.file_type() {
+                FileType::CharacterDevice | FileType::Unknown => {
+                    meta::read(&fd, &name)?.is_some_and(|found| is_whiteout(&found.kind))
+                }
+                _ => false,
+            };
+            names.push(if whiteout { Name::Whiteout(name) } else { Name::Entry(name) });
+        }
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<FileData> {
+        let (dir, name) = self.place(path)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(FileData::File(rustix::fs::openat(&*dir, name, flags, Mode::empty())?.into()))
+    }
+}
+
+impl Upper for DiskDelta {
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        // Wide open to us until its own mode is set, when nothing more is made in it.
+        rustix::fs::mkdirat(&*dir, name, Mode::RWXU)?;
+        lock(&self.states).remove(path);
+        Ok(())
+    }
+
+    fn make_file(&self, path: &Path, meta: &Meta, size: u64, data: Data<'_>) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file: File = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+        match data {
+            Data::File(from) => copy_file(from, &mut file, size)?,
+            Data::Read(from) => {
+                io::copy(from, &mut file)?;
+            }
+        }
+        self.write_meta(&file, meta, None)
+    }
+
+    fn make_special(&self, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        let (file_type, number, device) = match *kind {
+            Kind::Symlink { ref target } => {
+                rustix::fs::symlinkat(target, &*dir, name)?;
+                return self.write_meta_at(&dir, name, path, kind, meta);
+            }
+            Kind::CharDevice { major, minor } => {
+                let device = Device { block: false, major, minor };
+                (FileType::CharacterDevice, rustix::fs::makedev(major, minor), Some(device))
+            }
+            Kind::BlockDevice { major, minor } => {
+                let device = Device { block: true, major, minor };
+                (FileType::BlockDevice, rustix::fs::makedev(major, minor), Some(device))
+            }
+            Kind::Fifo => (FileType::Fifo, 0, None),
+            Kind::Socket => (FileType::Socket, 0, None),
+            Kind::Directory | Kind::File { .. } | Kind::Hardlink { .. } => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        };
+        if device.is_some() && number == 0 {
+            // Nobody could tell it from a whiteout.
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "a device 0:0 means a removed file here"));
+        }
+        if device.is_some() && self.ownership == Ownership::Stored {
+            // An empty file stands for what the host would not let us make.
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+            return self.write_meta(&file, meta, device);
+        }
+        rustix::fs::mknodat(&*dir, name, file_type, Mode::from_raw_mode(meta.mode & 0o7777), number)?;
+        self.write_meta_at(&dir, name, path, kind, meta)
+    }
+
+    fn link(&self, existing: &Path, new: &Path) -> io::Result<()> {
+        let (from, from_name) = self.place(existing)?;
+        let (to, to_name) = self.place(new)?;
+        Ok(rustix::fs::linkat(&*from, from_name, &*to, to_name, AtFlags::empty())?)
+    }
+
+    fn set_meta(&self, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
+        if path.as_os_str().is_empty() {
+            let root = rustix::fs::openat(
+                &self.root,
+                ".",
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            match rustix::fs::fremovexattr(&root, IMPLIED) {
+                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => self.root_implied.store(false, Ordering::Relaxed),
+                Err(error) => return Err(error.into()),
+            }
+            return self.write_meta(&root, meta, None);
+        }
+        let (dir, name) = self.place(path)?;
+        if matches!(kind, Kind::File { .. } | Kind::Directory) {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&*dir, name, flags, Mode::empty())?;
+            return self.write_meta(&file, meta, None);
+        }
+        self.write_meta_at(&dir, name, path, kind, meta)
+    }
+
+    fn set_opaque(&self, dir: &Path) -> io::Result<()> {
+        let fd = open_beneath(&self.root, dir, OFlags::DIRECTORY | OFlags::RDONLY)?;
+        rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
+        self.forget();
+        Ok(())
+    }
+
+    fn whiteout(&self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        rustix::fs::mknodat(&*dir, name, FileType::CharacterDevice, Mode::empty(), 0)?;
+        lock(&self.states).remove(path);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let (dir, name) = match self.place(path) {
+            Ok(place) => place,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::unlinkat(&*dir, name, AtFlags::empty()) {
+            Ok(()) => lock(&self.states).remove(path),
+            Err(Errno::NOENT) => None,
+            Err(Errno::ISDIR) => {
+                crate::sys::Root::from_fd(dir.try_clone()?).remove(Path::new(name))?;
+                self.forget();
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(())
+    }
+}
+
+/// Copies in the kernel: shares the blocks where the file system can, moves the bytes where it cannot. All of it:
+/// a source that shrinks meanwhile makes a shorter file, one that grows is cut at `size`.
+fn copy_file(from: &File, to: &mut File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    // Below a page or so, asking for a clone costs more than the bytes.
+    if size >= 64 << 10 && rustix::fs::ioctl_ficlone(&*to, from).is_ok() {
+        return Ok(());
+    }
+    let mut left = size;
+    while left > 0 {
+        let step = usize::try_from(left.min(1 << 30)).unwrap_or(1 << 30);
+        match rustix::fs::copy_file_range(from, None, &*to, None, step) {
+            Ok(0) => return Ok(()),
+            Ok(copied) => left -= copied as u64,
+            // Across file systems, or where it is not implemented.
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM | Errno::IO)
+                if left == size =>
+            {
+                io::copy(&mut from.take(size), to)?;
+                return to.flush();
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walking_by_hand_refuses_what_openat2_refuses() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a", temp.path().join("link")).unwrap();
+        std::fs::write(temp.path().join("file"), "").unwrap();
+        let root: OwnedFd = File::open(temp.path()).unwrap().into();
+        for (path, expected) in
+            [("a/b", Ok(())), ("link/b", Err(true)), ("link", Err(true)), ("file/x", Err(true)), ("none/x", Err(false))]
+        {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            for result in [walk_beneath(&root, Path::new(path), flags), open_beneath(&root, Path::new(path), flags)] {
+                let blocked = result.map(drop).map_err(|error| matches!(error, Errno::NOTDIR | Errno::LOOP));
+                assert_eq!(blocked, expected, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_owner_store_speaks_for_the_file() {
+        let mut node = Node {
+            kind: Kind::File { size: 0 },
+            meta: Meta { mode: 0o666, uid: 0, gid: 0, ..Meta::default() },
+            inode: None,
+        };
+        let device = Some(Device { block: false, major: 5, minor: 1 });
+        apply_owner(&mut node, Owner { uid: 1, gid: 2, device });
+        assert_eq!(node.kind, Kind::CharDevice { major: 5, minor: 1 });
+        assert_eq!((node.meta.uid, node.meta.gid, node.meta.mode), (1, 2, 0o666));
+    }
+}
