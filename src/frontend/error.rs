@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::suggest;
+
 /// Lines of a Dockerfile, and the text to show them from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Place {
@@ -24,14 +26,93 @@ pub struct Error {
     pub hint: Option<String>,
     /// What went wrong outside, such as a registry's answer.
     pub source: Option<anyhow::Error>,
+    /// Further mistakes in the same file that do not follow from this one.
+    pub more: Vec<Error>,
+}
+
+/// What the parts of the frontend return: the error is boxed because it carries a place, and results are many.
+pub(super) type Result<T, E = Box<Error>> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, hint: None, source: None, more: Vec::new() }
+    }
+
+    pub(super) fn boxed(message: impl Into<String>) -> Box<Self> {
+        Box::new(Self::new(message))
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn because(mut self, source: anyhow::Error) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// Points at the place, unless a better one is known.
+    pub fn at(mut self, place: &Place) -> Self {
+        self.place.get_or_insert_with(|| place.clone());
+        self
+    }
+
+    /// Points at the word inside the place, where it stands there as it is.
+    pub fn at_word(mut self, place: &Place, word: &str) -> Self {
+        if self.place.is_none() {
+            self.place = Some(place.word(word));
+        }
+        self
+    }
+
+    /// Asks whether the nearest of the options was meant.
+    pub fn did_you_mean<'a>(mut self, word: &str, options: impl IntoIterator<Item = &'a str>) -> Self {
+        if self.hint.is_none()
+            && let Some(option) = suggest::nearest(word, options)
+        {
+            self.hint = Some(format!("did you mean {option}?"));
+        }
+        self
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Some(place) => write!(f, "{place}: {}", self.message),
-            None => f.write_str(&self.message),
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
         }
+        f.write_str(&self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, " ({hint})")?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Narrowed to the first occurrence of the word in the lines; unchanged where it does not occur.
+    pub fn word(&self, word: &str) -> Self {
+        let mut place = self.clone();
+        let range = self.bytes();
+        if !word.is_empty()
+            && let Some(found) = self.text[range.clone()].find(word)
+        {
+            let start = range.start + found;
+            place.span = Some(start..start + word.len());
+        }
+        place
+    }
+
+    /// The bytes of the lines, without the last line's end.
+    pub fn bytes(&self) -> std::ops::Range<usize> {
+        let start_of = |line: usize| match line {
+            0 | 1 => Some(0),
+            n => self.text.match_indices('\n').nth(n - 2).map(|(at, _)| at + 1),
+        };
+        let start = start_of(*self.lines.start()).unwrap_or(self.text.len());
+        let end = start_of(self.lines.end() + 1).map_or(self.text.len(), |next| next - 1);
+        start..end.max(start)
     }
 }
 

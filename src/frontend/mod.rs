@@ -1,8 +1,17 @@
 //! Dockerfiles: text in, LLB definition and image config out. Pure: it asks the world only through [`ImageConfigs`].
 
+pub mod ast;
+mod directive;
 pub mod error;
+mod go;
+mod heredoc;
 pub mod ignore;
 pub mod input;
+mod parser;
+mod shell;
+mod suggest;
+mod variables;
+mod words;
 
 use crate::base::{Platform, Reference};
 use crate::image::config::ImageConfig;
