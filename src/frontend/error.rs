@@ -1,5 +1,7 @@
 //! A mistake in a Dockerfile, with the place where it is and what to do about it.
 
+mod render;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;

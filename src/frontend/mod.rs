@@ -3,11 +3,17 @@
 pub mod ast;
 mod directive;
 pub mod error;
+mod flags;
+mod git;
 mod go;
 mod heredoc;
 pub mod ignore;
 pub mod input;
+mod instruction;
+pub mod lint;
+mod mount;
 mod parser;
+mod plan;
 mod shell;
 mod suggest;
 mod variables;
@@ -20,7 +26,7 @@ pub use error::{Error, Place};
 pub use input::{Built, Input, NamedContext, NoCache, Warning};
 
 /// What the frontend must know about base images; implemented in `engine`.
-pub trait ImageConfigs {
+pub trait ImageConfigs: Sync {
     /// The pinned reference and config of an image. Looks locally first, then asks the registry.
     fn resolve(&self, reference: &Reference, platform: &Platform) -> anyhow::Result<ResolvedImage>;
 }
@@ -33,6 +39,6 @@ pub struct ResolvedImage {
 }
 
 /// Reads a Dockerfile and plans the build of its target stage.
-pub fn build(_input: &Input, _images: &dyn ImageConfigs) -> Result<Built, Error> {
-    todo!()
+pub fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built, Error> {
+    plan::build(input, images).map_err(|e| *e)
 }

@@ -49,6 +49,8 @@ pub struct SourceFile {
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     drafts: Vec<Draft>,
+    /// Equal ops are one op: what an op is made of, to its id.
+    known: HashMap<Vec<u8>, OpId>,
     files: Vec<SourceFile>,
 }
 
@@ -102,8 +104,18 @@ impl Builder {
     }
 
     pub fn add(&mut self, draft: Draft) -> OpId {
+        let next = OpId(self.drafts.len());
+        if !is_local(&draft) {
+            let id = *self.known.entry(fingerprint(&draft)).or_insert(next);
+            if id != next {
+                let known = &mut self.drafts[id.0];
+                merge(&mut known.meta, &draft.meta);
+                known.lines.extend(draft.lines);
+                return id;
+            }
+        }
         self.drafts.push(draft);
-        OpId(self.drafts.len() - 1)
+        next
     }
 
     /// Adds the op; its first output.
@@ -197,6 +209,24 @@ impl Builder {
         }
         order
     }
+}
+
+/// A local source is changed after it was added.
+fn is_local(draft: &Draft) -> bool {
+    matches!(&draft.op, Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://"))
+}
+
+/// Bytes that are equal for equal ops over equal inputs.
+fn fingerprint(draft: &Draft) -> Vec<u8> {
+    let input =
+        |i: &Output| pb::Input { digest: i.op.0.to_string(), index: i64::try_from(i.index).unwrap_or(i64::MAX) };
+    pb::Op {
+        inputs: draft.inputs.iter().map(input).collect(),
+        platform: draft.platform.clone(),
+        constraints: None,
+        op: draft.op.clone(),
+    }
+    .encode_to_vec()
 }
 
 fn input(digests: &HashMap<OpId, VertexDigest>, output: Output) -> pb::Input {

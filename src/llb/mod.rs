@@ -6,8 +6,12 @@ pub use bollard_buildkit_proto::pb;
 pub mod build;
 pub mod caps;
 pub mod encode;
+pub mod exec;
+pub mod file;
 pub mod graph;
+pub mod merge;
 pub mod print;
+pub mod source;
 
 pub use build::{Builder, Output};
 pub use graph::{Graph, InvalidDefinition, SourceLocation, Vertex};
