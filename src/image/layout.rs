@@ -16,6 +16,8 @@ pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The marker file and its content.
 pub const MARKER: &str = "oci-layout";
 pub const MARKER_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// Held while the index of a layout folder is changed, and gone afterwards.
+pub const LOCK: &str = ".dockless.lock";
 pub const INDEX: &str = "index.json";
 
 /// The name that an index entry gives: the full one where there is one. A bare tag, which says nothing of the

@@ -29,7 +29,7 @@ impl Image {
             match document_type(&descriptor, &bytes)? {
                 Document::Manifest => return Self::of_manifest(blobs, descriptor, &bytes),
                 Document::Index(index) => {
-                    let Some(chosen) = index.choose(platform) else {
+                    let Some(chosen) = index.choose(platform).or_else(|| index.sole()) else {
                         return Err(Error::Platform {
                             digest: descriptor.digest,
                             platform: platform.clone(),
@@ -111,6 +111,14 @@ impl Image {
         let mut all = self.layers.iter().map(LayerBlob::compression);
         let first = all.next()?;
         all.all(|other| other == first).then_some(first)
+    }
+
+    /// The compression for an archive that everybody can read: what the lowest layer has, gzip where that is zstd.
+    pub fn readable_compression(&self) -> Option<Compression> {
+        match self.layers.first()?.compression() {
+            Compression::Zstd => Some(Compression::Gzip),
+            other => Some(other),
+        }
     }
 
     /// Every blob that the image is made of, the manifest included.

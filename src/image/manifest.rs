@@ -62,27 +62,28 @@ impl Index {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// The entry made for a platform. An exact variant wins over one that merely runs there; an entry that does not
-    /// say its platform is taken only where it is alone.
+    /// The entry made for a platform. An exact variant wins over one that merely runs there.
     pub fn choose(&self, platform: &Platform) -> Option<&Descriptor> {
-        let images = || {
-            self.manifests
-                .iter()
-                .filter(|d| media_type::is_manifest(&d.media_type) || media_type::is_index(&d.media_type))
-                // Attestations stand beside the images that they are about, for a platform that is none.
-                .filter(|d| d.platform.as_ref().is_none_or(|p| p.os != "unknown"))
-        };
-        images().find(|d| d.platform.as_ref().is_some_and(|p| normal(p) == *platform)).or_else(|| {
-            let mut running: Vec<_> =
-                images().filter(|d| d.platform.as_ref().is_some_and(|p| platform.accepts(&normal(p)))).collect();
+        let of = |descriptor: &Descriptor| descriptor.platform.as_ref().map(normal);
+        self.images().find(|d| of(d).as_ref() == Some(platform)).or_else(|| {
             // The newest variant that still runs, as containerd chooses.
-            running.sort_by(|a, b| variant(b).cmp(variant(a)));
-            running.first().copied().or_else(|| {
-                let mut all = images();
-                let only = all.next().filter(|d| d.platform.is_none());
-                only.filter(|_| all.next().is_none())
-            })
+            let running = self.images().filter(|d| of(d).is_some_and(|p| platform.accepts(&p)));
+            running.max_by(|a, b| variant(a).cmp(variant(b)))
         })
+    }
+
+    /// The only image, whatever it is made for; none where there are several.
+    pub fn sole(&self) -> Option<&Descriptor> {
+        let mut all = self.images();
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    /// Attestations stand beside the images that they are about, for a platform that is none.
+    fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        self.manifests
+            .iter()
+            .filter(|d| media_type::is_manifest(&d.media_type) || media_type::is_index(&d.media_type))
+            .filter(|d| d.platform.as_ref().is_none_or(|p| p.os != "unknown"))
     }
 }
 
@@ -121,8 +122,9 @@ mod tests {
         assert_eq!(index.choose(&v7), Some(&index.manifests[2]), "the newest variant that runs");
         assert_eq!(index.choose(&Platform::new("linux", "arm64", "")), Some(&index.manifests[3]));
         assert_eq!(index.choose(&Platform::new("linux", "s390x", "")), None);
-        assert!(Index::new(vec![entry(None)]).choose(&amd64).is_some(), "a lone entry without platform");
-        assert_eq!(Index::new(vec![entry(None), entry(None)]).choose(&amd64), None);
+        assert_eq!(index.sole(), None);
+        let lone = Index::new(vec![entry(Some(("unknown", "unknown", ""))), entry(None)]);
+        assert_eq!((lone.choose(&amd64), lone.sole()), (None, Some(&lone.manifests[1])));
     }
 
     #[test]

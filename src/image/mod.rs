@@ -1,6 +1,7 @@
 //! Images as the OCI image-spec and Docker have them: config, manifest, index; the local image store (a standard
 //! OCI layout); docker-archive and OCI-layout readers and writers.
 
+mod archive;
 pub mod config;
 mod convert;
 mod import;
@@ -18,14 +19,14 @@ use std::io;
 use std::path::Path;
 
 pub use config::ImageConfig;
-pub use convert::uniform;
+pub use convert::{Uniform, uniform};
 pub use import::import;
 pub use loaded::Image;
 pub use local::{Collected, ImageStore, Pin, StoredImage};
 pub use manifest::{Index, Manifest};
 pub use media_type::Dialect;
-pub use read::{Opened, open};
-pub use write::{docker_archive, oci_archive, oci_layout};
+pub use read::{Opened, open, recognise};
+pub use write::{Named, docker_archive, oci_archive, oci_layout};
 
 use crate::base::{DiffId, Digest, Platform, digest::ParseDigestError, reference::ParseReferenceError};
 use crate::store;

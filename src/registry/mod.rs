@@ -1,12 +1,31 @@
 //! The distribution-spec client: resolves, pulls and pushes images, logs in and out. One `Registry` serves a whole
 //! process; it starts nothing (no runtime, no connection, no certificate is read) before the first request.
 
-use std::collections::BTreeMap;
+mod auth;
+mod challenge;
+mod client;
+mod config;
+mod ecr;
+mod error;
+mod keychain;
+mod manifest;
+mod pull;
+mod push;
+mod transport;
 
-use crate::base::progress::Step;
-use crate::base::{Cancel, Env, Platform, Reference, Secret};
-use crate::image::Descriptor;
-use crate::store::BlobStore;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use ecr::{AwsKeys, region as ecr_region};
+pub use error::{Error, Refusal, Result};
+pub use transport::Patience;
+
+use crate::base::{Cancel, Env, Reference, Secret};
+use crate::image::{Descriptor, Image};
+use transport::{Transport, Watch};
+
+/// Layers at once, both ways, as docker has it.
+const AT_ONCE: usize = 4;
 
 /// What a flag, a face or a resource's source adds to what the environment and the configuration file say.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +43,11 @@ pub struct Settings {
     /// Layers at once; none: 4.
     pub downloads: Option<usize>,
     pub uploads: Option<usize>,
+    /// Send blobs in chunks of this many bytes; none: whole, and in chunks only where that is refused.
+    pub upload_chunk: Option<u64>,
+    /// For Amazon's registries; none: from the environment.
+    pub aws: Option<AwsKeys>,
+    pub patience: Option<Patience>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,89 +70,60 @@ pub struct ClientCertificate {
     pub key: Secret,
 }
 
-/// An image as a registry answered for it: nothing below the config was fetched.
+/// An image as a registry answered for it: no layer was fetched yet.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// What was asked for, with the digest of `root`: the same bytes for ever.
     pub reference: Reference,
     /// What the reference names: the index where there is one, else the manifest. A resource's version.
     pub root: Descriptor,
-    /// The chosen platform's manifest.
-    pub manifest: Descriptor,
-    pub manifest_bytes: Vec<u8>,
-    pub config_bytes: Vec<u8>,
+    /// The chosen platform's image.
+    pub image: Image,
 }
 
 /// The client. Cheap to clone.
 #[derive(Clone)]
-pub struct Registry {}
+pub struct Registry(Arc<Transport>, Limits);
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Store(#[from] crate::store::Error),
-    #[error(transparent)]
-    Cancelled(#[from] crate::base::cancel::Cancelled),
+#[derive(Clone, Copy)]
+struct Limits {
+    downloads: usize,
+    uploads: usize,
+    upload_chunk: Option<u64>,
 }
-
-pub type Result<T> = std::result::Result<T, Error>;
 
 impl Registry {
     /// Reads the configuration (`registries:` of dockless's file, `REGISTRY_MIRRORS`, `LOCAL_CA_CERTIFICATE`, …);
     /// `settings` come before all of it.
-    pub fn new(_env: &Env, _settings: Settings) -> Result<Self> {
-        todo!()
-    }
-
-    /// What a tag names now, by HEAD; none when the registry says 404.
-    pub fn head(&self, _reference: &Reference, _cancel: &Cancel) -> Result<Option<Descriptor>> {
-        todo!()
-    }
-
-    /// All tags of a repository, in the registry's order.
-    pub fn tags(&self, _reference: &Reference, _cancel: &Cancel) -> Result<Vec<String>> {
-        todo!()
-    }
-
-    /// Manifest and config, the platform chosen where the reference names an index.
-    pub fn resolve(&self, _reference: &Reference, _platform: &Platform, _cancel: &Cancel) -> Result<Resolved> {
-        todo!()
-    }
-
-    /// Ok means that manifest, config and all layers are in `blobs`, verified; what was there is not fetched again.
-    pub fn pull(
-        &self,
-        _reference: &Reference,
-        _platform: &Platform,
-        _blobs: &dyn BlobStore,
-        _step: &Step,
-        _cancel: &Cancel,
-    ) -> Result<Resolved> {
-        todo!()
-    }
-
-    /// Pushes a manifest or an index with all that it names, then the name itself. Blobs that the registry has in
-    /// one of the `mount` repositories are mounted from there instead of sent.
-    pub fn push(
-        &self,
-        _root: &Descriptor,
-        _blobs: &dyn BlobStore,
-        _to: &Reference,
-        _mount: &[Reference],
-        _step: &Step,
-        _cancel: &Cancel,
-    ) -> Result<Descriptor> {
-        todo!()
+    pub fn new(env: &Env, settings: Settings) -> Result<Self> {
+        let limits = Limits {
+            downloads: settings.downloads.unwrap_or(AT_ONCE).max(1),
+            uploads: settings.uploads.unwrap_or(AT_ONCE).max(1),
+            upload_chunk: settings.upload_chunk.filter(|&chunk| chunk > 0),
+        };
+        Ok(Self(Arc::new(Transport::new(env, &settings)?), limits))
     }
 
     /// Tries the password at the registry, then keeps it where Docker's config file says. What is returned is
     /// where it went.
-    pub fn login(&self, _registry: &str, _user: &str, _password: &Secret, _cancel: &Cancel) -> Result<String> {
-        todo!()
+    pub fn login(&self, registry: &str, user: &str, password: &Secret, cancel: &Cancel) -> Result<String> {
+        let credential = Credential::Password { user: user.to_owned(), password: password.clone() };
+        let registry = login_host(registry);
+        let kept = self.0.try_login(&config::origin(registry), &credential, Watch::new(cancel))?;
+        self.0.keychain.store(registry, &kept)
     }
 
     /// False when there was nothing to forget.
-    pub fn logout(&self, _registry: &str) -> Result<bool> {
-        todo!()
+    pub fn logout(&self, registry: &str) -> Result<bool> {
+        self.0.keychain.erase(login_host(registry))
+    }
+}
+
+/// What people type after `login`: a host, an address, Docker Hub's old address, or nothing.
+fn login_host(text: &str) -> &str {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+    match host.split('/').next().unwrap_or(host) {
+        "" | "index.docker.io" | "registry-1.docker.io" => crate::base::reference::DOCKER_HUB,
+        host => host,
     }
 }

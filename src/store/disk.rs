@@ -30,6 +30,16 @@ impl DiskBlobs {
         self.blobs.join(digest.hex())
     }
 
+    /// Removes the folder of work in progress when nothing is in it, so that a layout made for others is only that.
+    pub fn tidy(&self) -> Result<()> {
+        match fs::remove_dir(&self.ingest) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(Error::at(&self.ingest)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes what killed writers left behind; says how many bytes that freed.
     pub fn sweep(&self) -> Result<u64> {
         let mut freed = 0;

@@ -4,6 +4,7 @@
 mod disk;
 pub mod lock;
 mod memory;
+mod overlay;
 #[cfg(test)]
 mod suite;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 pub use disk::DiskBlobs;
 pub use lock::FileLock;
 pub use memory::MemoryBlobs;
+pub use overlay::OverlayBlobs;
 
 use crate::base::{Digest, digest::ParseDigestError};
 
@@ -26,6 +28,8 @@ pub enum Error {
     Size { digest: Digest, expected: u64, actual: u64 },
     #[error("blob {digest} has {actual} bytes, more than the {limit} that a document may have")]
     TooLarge { digest: Digest, limit: u64, actual: u64 },
+    #[error("{0} is read-only")]
+    ReadOnly(String),
     #[error(transparent)]
     Digest(#[from] ParseDigestError),
     #[error(transparent)]
@@ -60,6 +64,35 @@ pub trait BlobStore: Send + Sync {
 
     fn list(&self) -> Result<Vec<Digest>>;
 }
+
+/// A store by reference or shared is the store.
+macro_rules! is_a_store {
+    ($($outer:ty),*) => {$(
+        impl<T: BlobStore + ?Sized> BlobStore for $outer {
+            fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+                (**self).size(digest)
+            }
+
+            fn open(&self, digest: &Digest) -> Result<Box<dyn BlobRead>> {
+                (**self).open(digest)
+            }
+
+            fn create(&self) -> Result<Box<dyn BlobWrite>> {
+                (**self).create()
+            }
+
+            fn remove(&self, digest: &Digest) -> Result<()> {
+                (**self).remove(digest)
+            }
+
+            fn list(&self) -> Result<Vec<Digest>> {
+                (**self).list()
+            }
+        }
+    )*};
+}
+
+is_a_store!(&T, std::sync::Arc<T>);
 
 /// A blob being read. Dropping it early is fine, and proves nothing about the content.
 pub trait BlobRead: Read + Send {

@@ -1,0 +1,613 @@
+//! Requests as this program means them: retried with bounds, authorised, redirected without their credentials,
+//! and cancelled from a synchronous caller. The only part of the client that knows the runtime.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Body, Client, Method, Response, StatusCode};
+use tokio::runtime::{Handle, Runtime};
+use url::Url;
+
+use super::Settings;
+use super::auth::Auth;
+use super::client::{self, causes, is_transient};
+use super::config::{Hosts, Place, Plain, Policy};
+use super::ecr::AwsKeys;
+use super::error::{Error, Refusal, Result};
+use super::keychain::Keychain;
+use crate::base::cancel::Cancelled;
+use crate::base::{Cancel, Env};
+
+/// Redirects after which somebody is playing.
+const HOPS: usize = 10;
+/// What an error's body may say at most.
+const ERROR_BODY: usize = 64 * 1024;
+/// A registry that wants us to wait longer is told that we do not.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How soon a Ctrl-C is noticed.
+const TICK: Duration = Duration::from_millis(50);
+/// Below this many bytes per second, over the whole patience, a peer is dripping.
+const SLOWEST: u64 = 1024;
+
+/// How long we try.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Attempts at one request, the first included.
+    pub tries: u32,
+    /// Before the second attempt; doubled for each further one.
+    pub delay: Duration,
+    /// Without an answer, or with hardly a byte, for this long: the attempt failed.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        // Together some 15 seconds of waiting: longer than a proxy's reload, shorter than a person's patience.
+        Self { tries: 6, delay: Duration::from_millis(500), stall: Duration::from_secs(60) }
+    }
+}
+
+/// What ends a request early: the user, or a sibling that failed.
+#[derive(Clone, Copy)]
+pub(super) struct Watch<'a> {
+    pub cancel: &'a Cancel,
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl<'a> Watch<'a> {
+    pub fn new(cancel: &'a Cancel) -> Self {
+        Self { cancel, stop: None }
+    }
+
+    pub fn with_stop(self, stop: &'a AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
+    pub fn check(&self) -> std::result::Result<(), Cancelled> {
+        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) { Err(Cancelled) } else { self.cancel.check() }
+    }
+
+    pub fn sleep(&self, time: Duration) -> std::result::Result<(), Cancelled> {
+        let end = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.cancel.wait(left.min(TICK));
+        }
+    }
+}
+
+/// One request, able to be sent again.
+pub(super) struct Call<'a> {
+    pub method: Method,
+    pub place: &'a Place,
+    pub url: Url,
+    pub headers: HeaderMap,
+    /// `repository:a/b:pull`
+    pub scopes: &'a [String],
+    pub repository: &'a str,
+    /// For errors: `pull manifest a/b:1`.
+    pub what: &'a str,
+    pub body: Option<&'a dyn Fn() -> Result<Body>>,
+    /// Bytes of the body so far: an upload that moves is not late.
+    pub sent: Option<&'a AtomicU64>,
+    /// Answer the registry's challenge. False for those who answer challenges themselves.
+    pub authorise: bool,
+    pub tries: u32,
+}
+
+/// All that is remembered of one host.
+pub(super) struct Host {
+    pub name: String,
+    pub policy: Policy,
+    client: Mutex<Option<Client>>,
+    scheme: Mutex<Option<&'static str>>,
+    pub auth: Mutex<Auth>,
+}
+
+pub(super) struct Transport {
+    env: Env,
+    pub hosts: Hosts,
+    pub keychain: Keychain,
+    pub patience: Patience,
+    pub aws: Option<AwsKeys>,
+    /// `AWS_ENDPOINT_URL_ECR`: a private endpoint.
+    pub aws_endpoint: Option<String>,
+    runtime: Mutex<Option<Runtime>>,
+    known: Mutex<BTreeMap<String, Arc<Host>>>,
+}
+
+enum Failure {
+    Transient(Error),
+    Final(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+// What these mutexes guard is never half-written.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Transport {
+    pub fn new(env: &Env, settings: &Settings) -> Result<Self> {
+        Ok(Self {
+            env: env.clone(),
+            hosts: Hosts::new(env, settings)?,
+            keychain: Keychain::new(env, &settings.credentials),
+            patience: settings.patience.unwrap_or_default(),
+            aws: settings.aws.clone().or_else(|| AwsKeys::of_env(env)),
+            aws_endpoint: env.nonempty("AWS_ENDPOINT_URL_ECR").or(env.nonempty("AWS_ENDPOINT_URL")).map(str::to_owned),
+            runtime: Mutex::new(None),
+            known: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// Starts the runtime at the first request.
+    fn handle(&self) -> Result<Handle> {
+        let mut runtime = lock(&self.runtime);
+        if let Some(runtime) = runtime.as_ref() {
+            return Ok(runtime.handle().clone());
+        }
+        let started = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("registry")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Config { place: "network threads".to_owned(), reason: error.to_string() })?;
+        Ok(runtime.insert(started).handle().clone())
+    }
+
+    /// Waits for a future; none when it took longer than `limit`, counted from the last time that `moving` moved.
+    fn wait<T>(
+        &self,
+        watch: Watch<'_>,
+        limit: Duration,
+        moving: Option<&AtomicU64>,
+        future: impl Future<Output = T>,
+    ) -> Result<Option<T>> {
+        self.handle()?.block_on(async {
+            let mut future = std::pin::pin!(future);
+            let mut end = Instant::now() + limit;
+            let mut seen = 0;
+            loop {
+                tokio::select! {
+                    biased;
+                    value = &mut future => return Ok(Some(value)),
+                    () = tokio::time::sleep(TICK) => {
+                        watch.check()?;
+                        let now = moving.map_or(seen, |moving| moving.load(Ordering::Relaxed));
+                        if now != seen {
+                            seen = now;
+                            end = Instant::now() + limit;
+                        }
+                        if Instant::now() >= end {
+                            return Ok(None);
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    pub fn host(&self, name: &str) -> Result<Arc<Host>> {
+        let mut known = lock(&self.known);
+        if let Some(host) = known.get(name) {
+            return Ok(Arc::clone(host));
+        }
+        let host = Arc::new(Host {
+            name: name.to_owned(),
+            policy: self.hosts.policy(name)?,
+            client: Mutex::new(None),
+            scheme: Mutex::new(None),
+            auth: Mutex::new(Auth::default()),
+        });
+        known.insert(name.to_owned(), Arc::clone(&host));
+        Ok(host)
+    }
+
+    fn client(&self, host: &Host) -> Result<Client> {
+        let mut client = lock(&host.client);
+        if let Some(client) = client.as_ref() {
+            return Ok(client.clone());
+        }
+        Ok(client.insert(client::build(&self.env, &host.name, &host.policy)?).clone())
+    }
+
+    /// `https://host/v2/`, or `http` where that is what the host speaks and may speak.
+    pub fn base(&self, place: &Place, watch: Watch<'_>) -> Result<Url> {
+        let scheme = match place.scheme {
+            Some(scheme) => scheme,
+            None => self.scheme(&place.host, watch)?,
+        };
+        let text = format!("{scheme}://{}/v2/", place.host);
+        Url::parse(&text).map_err(|error| Error::Invalid {
+            registry: place.host.clone(),
+            what: text,
+            reason: error.to_string(),
+        })
+    }
+
+    fn scheme(&self, name: &str, watch: Watch<'_>) -> Result<&'static str> {
+        let host = self.host(name)?;
+        // Held while asking, so that eight layers do not ask eight times.
+        let mut scheme = lock(&host.scheme);
+        if let Some(known) = *scheme {
+            return Ok(known);
+        }
+        let found = match host.policy.plain {
+            Plain::Never => "https",
+            Plain::Only => "http",
+            Plain::First => match self.knock(&host, "http", watch)? {
+                // What TLS servers answer to plain requests.
+                Ok(StatusCode::BAD_REQUEST) | Err(Failure::Transient(_)) => "https",
+                Ok(_) => "http",
+                Err(Failure::Final(error)) => return Err(error),
+            },
+            Plain::Fallback => match self.knock(&host, "https", watch)? {
+                Ok(_) => "https",
+                Err(https) => match self.knock(&host, "http", watch)? {
+                    Ok(_) => "http",
+                    Err(_) => match https {
+                        Failure::Transient(error) | Failure::Final(error) => return Err(error),
+                    },
+                },
+            },
+        };
+        Ok(scheme.insert(found))
+    }
+
+    /// Asks `/v2/` once, without credentials.
+    fn knock(&self, host: &Host, scheme: &str, watch: Watch<'_>) -> Result<std::result::Result<StatusCode, Failure>> {
+        let request = self.client(host)?.get(format!("{scheme}://{}/v2/", host.name)).send();
+        let what = format!("{scheme}://{}/v2/", host.name);
+        Ok(match self.wait(watch, self.patience.stall, None, request)? {
+            Some(Ok(response)) => Ok(response.status()),
+            Some(Err(error)) => Err(failure(&host.name, &what, &error)),
+            None => Err(Failure::Transient(timed_out(&host.name, &what))),
+        })
+    }
+
+    /// Sends until there is an answer that trying again would not change. Ok may be any status.
+    pub fn send(&self, call: &Call<'_>, watch: Watch<'_>) -> Result<Response> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let last = attempt >= call.tries.max(1);
+            let wait = match self.attempt(call, watch) {
+                Ok(response) if !is_retryable(response.status()) || last => return Ok(response),
+                Ok(response) => match retry_after(response.headers()) {
+                    Some(wait) if wait > LONGEST_WAIT => return Ok(response),
+                    Some(wait) => wait,
+                    None => self.backoff(attempt),
+                },
+                Err(Failure::Transient(_)) if !last => self.backoff(attempt),
+                Err(Failure::Transient(error) | Failure::Final(error)) => return Err(error),
+            };
+            watch.sleep(wait)?;
+        }
+    }
+
+    /// Doubled each time, and spread: a fleet that failed together should not come back together.
+    pub fn backoff(&self, attempt: u32) -> Duration {
+        use std::hash::{BuildHasher, RandomState};
+        let base = self.patience.delay.saturating_mul(1 << attempt.saturating_sub(1).min(6));
+        // The keys of a RandomState are random; nothing here needs more than that.
+        let spread = RandomState::new().hash_one(attempt) % 512;
+        base.mul_f64(0.75 + spread as f64 / 1024.0).min(LONGEST_WAIT)
+    }
+
+    fn attempt(&self, call: &Call<'_>, watch: Watch<'_>) -> std::result::Result<Response, Failure> {
+        let home = self.host(&call.place.host)?;
+        let mut url = call.url.clone();
+        let mut answered_challenge = false;
+        // After the last byte of an upload the registry computes its digest, of many gigabytes perhaps.
+        let limit = if call.sent.is_some() { self.patience.stall * 5 } else { self.patience.stall };
+        for _ in 0..=HOPS {
+            watch.check()?;
+            let name = authority(&url);
+            let host = self.host(&name)?;
+            // The home of the credentials is the registry itself, and the way there must not have lost its TLS.
+            let at_home = name == call.place.host && url.scheme() == call.url.scheme();
+            let mut headers = call.headers.clone();
+            if !at_home {
+                headers.remove(AUTHORIZATION);
+            } else if call.authorise
+                && let Some(value) = self.authorization(&home, &url, call, watch)?
+            {
+                headers.insert(AUTHORIZATION, value);
+            }
+            let mut request = self.client(&host)?.request(call.method.clone(), url.clone()).headers(headers);
+            if let Some(body) = call.body {
+                request = request.body(body()?);
+            }
+            let response = match self.wait(watch, limit, call.sent, request.send())? {
+                Some(Ok(response)) => response,
+                Some(Err(error)) => return Err(failure(&home.name, call.what, &error)),
+                None => return Err(Failure::Transient(timed_out(&home.name, call.what))),
+            };
+            if response.status() == StatusCode::UNAUTHORIZED
+                && at_home
+                && call.authorise
+                && !answered_challenge
+                && self.take_challenge(&home, response.headers(), call)?
+            {
+                answered_challenge = true;
+                continue;
+            }
+            match redirect_target(call, &url, &response)? {
+                None => return Ok(response),
+                // The body of a log-in is the secret.
+                Some(_) if !call.authorise && call.body.is_some() => return Ok(response),
+                Some(target) => {
+                    let allowed = target.scheme() == "https"
+                        || target.scheme() == "http"
+                            && (url.scheme() == "http" || self.host(&authority(&target))?.policy.plain != Plain::Never);
+                    if !allowed {
+                        return Err(Failure::Final(Error::Invalid {
+                            registry: home.name.clone(),
+                            what: call.what.to_owned(),
+                            reason: format!(
+                                "redirects to {}://{}, which is not encrypted",
+                                target.scheme(),
+                                authority(&target)
+                            ),
+                        }));
+                    }
+                    url = target;
+                }
+            }
+        }
+        Err(Failure::Final(Error::Invalid {
+            registry: home.name.clone(),
+            what: call.what.to_owned(),
+            reason: format!("more than {HOPS} redirects"),
+        }))
+    }
+
+    /// The next piece of a body; none at its end. Err of the inner result is worth another try.
+    pub fn chunk(
+        &self,
+        response: &mut Response,
+        pace: &mut Pace,
+        watch: Watch<'_>,
+    ) -> Result<std::result::Result<Option<Bytes>, String>> {
+        Ok(match self.wait(watch, self.patience.stall, None, response.chunk())? {
+            Some(Ok(Some(bytes))) if pace.is_dripping(bytes.len(), self.patience.stall) => {
+                Err(format!("less than {SLOWEST} bytes per second"))
+            }
+            Some(Ok(chunk)) => Ok(chunk),
+            Some(Err(error)) => Err(causes(&error)),
+            None => Err(format!("no byte for {} s", self.patience.stall.as_secs())),
+        })
+    }
+
+    /// A whole small body, refused when it is longer than `limit`.
+    pub fn body(
+        &self,
+        mut response: Response,
+        limit: u64,
+        watch: Watch<'_>,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
+        let mut pace = Pace::new();
+        let mut body = Vec::new();
+        loop {
+            match self.chunk(&mut response, &mut pace, watch)? {
+                Ok(None) => return Ok(Ok(body)),
+                Ok(Some(bytes)) if (body.len() + bytes.len()) as u64 > limit => {
+                    return Ok(Err(format!("more than {limit} bytes")));
+                }
+                Ok(Some(bytes)) => body.extend_from_slice(&bytes),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+    }
+
+    /// The error that an answer is.
+    pub fn refusal(&self, response: Response, call: &Call<'_>, watch: Watch<'_>) -> Error {
+        let status = response.status().as_u16();
+        let limit = rate_limit(response.headers());
+        let credentials = match self.host(&call.place.host) {
+            // Who answers challenges himself holds the lock, and knows his credentials.
+            Ok(host) if call.authorise && matches!(status, 401 | 403 | 404 | 429) => {
+                lock(&host.auth).describe(call.repository)
+            }
+            _ => None,
+        };
+        let message = match self.body_start(response, watch) {
+            Ok(body) => message_of(&body),
+            Err(_) => None,
+        };
+        Error::Refused(Box::new(Refusal {
+            registry: call.place.host.clone(),
+            what: call.what.to_owned(),
+            status,
+            message,
+            credentials,
+            limit,
+        }))
+    }
+
+    fn body_start(&self, mut response: Response, watch: Watch<'_>) -> Result<Vec<u8>> {
+        let mut pace = Pace::new();
+        let mut body = Vec::new();
+        while let Ok(Some(bytes)) = self.chunk(&mut response, &mut pace, watch)? {
+            body.extend_from_slice(&bytes);
+            if body.len() >= ERROR_BODY {
+                body.truncate(ERROR_BODY);
+                break;
+            }
+        }
+        Ok(body)
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        // A name look-up that hangs must not keep the process.
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Watches over how fast a body comes.
+pub(super) struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    pub fn new() -> Self {
+        Self { since: Instant::now(), bytes: 0 }
+    }
+
+    fn is_dripping(&mut self, bytes: usize, window: Duration) -> bool {
+        self.bytes += bytes as u64;
+        if self.bytes >= SLOWEST * window.as_secs().max(1) {
+            *self = Self::new();
+            return false;
+        }
+        self.since.elapsed() > window
+    }
+}
+
+fn failure(registry: &str, what: &str, error: &reqwest::Error) -> Failure {
+    let transient = is_transient(error);
+    let error = Error::Unreachable { registry: registry.to_owned(), what: what.to_owned(), cause: causes(error) };
+    if transient { Failure::Transient(error) } else { Failure::Final(error) }
+}
+
+fn timed_out(registry: &str, what: &str) -> Error {
+    Error::Unreachable { registry: registry.to_owned(), what: what.to_owned(), cause: "timed out".to_owned() }
+}
+
+fn is_retryable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// `host[:port]` as it stands in a reference.
+pub(super) fn authority(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => String::new(),
+    }
+}
+
+fn redirect_target(call: &Call<'_>, url: &Url, response: &Response) -> std::result::Result<Option<Url>, Failure> {
+    let status = response.status().as_u16();
+    // Others than these would turn an upload into a GET.
+    let follows = match call.method {
+        Method::GET | Method::HEAD => matches!(status, 301 | 302 | 303 | 307 | 308),
+        _ => matches!(status, 307 | 308),
+    };
+    if !follows {
+        return Ok(None);
+    }
+    let target =
+        response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|to| url.join(to).ok());
+    match target {
+        Some(target) => Ok(Some(target)),
+        None => Err(Failure::Final(Error::Invalid {
+            registry: call.place.host.clone(),
+            what: call.what.to_owned(),
+            reason: format!("answered {status} without a valid Location"),
+        })),
+    }
+}
+
+/// What Docker Hub and others say about the quota, for the error message.
+fn rate_limit(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let remaining = text("ratelimit-remaining").or(text("x-ratelimit-remaining"));
+    match (text("ratelimit-limit").or(text("x-ratelimit-limit")), remaining) {
+        (None, None) => text("retry-after").map(|wait| format!("try again after {wait}")),
+        (limit, remaining) => {
+            Some(format!("rate limit {}, remaining {}", limit.unwrap_or("?"), remaining.unwrap_or("?")))
+        }
+    }
+}
+
+/// The registry's own words: of the spec's JSON, of a token server's, or the first line of a text.
+pub(super) fn message_of(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let words = match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(json) => {
+            let first = json.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&json);
+            let field = |name: &str| first.get(name).and_then(|v| v.as_str()).filter(|v| !v.is_empty());
+            match (field("code"), field("message").or(field("details")).or(field("error_description"))) {
+                (Some(code), Some(message)) => format!("{code}: {message}"),
+                (Some(word), None) | (None, Some(word)) => word.to_owned(),
+                (None, None) => field("error")?.to_owned(),
+            }
+        }
+        // A proxy's page for people helps nobody here.
+        Err(_) if text.trim_start().starts_with('<') => return None,
+        Err(_) => text.lines().map(str::trim).find(|line| !line.is_empty())?.to_owned(),
+    };
+    // Enough for every message of a real registry, too little to flood a log; no control characters for a terminal.
+    Some(words.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_registrys_own_words() {
+        let cases: [(&str, Option<&str>); 8] = [
+            (
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
+                Some("MANIFEST_UNKNOWN: manifest unknown"),
+            ),
+            (r#"{"details":"incorrect username or password"}"#, Some("incorrect username or password")),
+            (r#"{"error":"invalid_grant"}"#, Some("invalid_grant")),
+            ("<html><body>no</body></html>", None),
+            ("\n  too many requests\nsecond line", Some("too many requests")),
+            ("\u{1b}[31mred", Some("[31mred")),
+            ("", None),
+            ("{}", None),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(message_of(body.as_bytes()).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_drip_is_noticed_and_a_stream_is_not() {
+        let mut pace = Pace::new();
+        assert!(!pace.is_dripping(1, Duration::from_millis(20)));
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(pace.is_dripping(1, Duration::from_millis(20)));
+        assert!(!pace.is_dripping(4096, Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn an_authority_is_as_a_reference_has_it() {
+        for (url, expected) in [
+            ("https://a.b/x", "a.b"),
+            ("http://a.b:5000/x", "a.b:5000"),
+            ("http://[::1]:5/x", "[::1]:5"),
+            ("https://a:443/", "a"),
+        ] {
+            assert_eq!(authority(&Url::parse(url).unwrap()), expected);
+        }
+    }
+}
