@@ -1,5 +1,7 @@
 //! End to end, through the built program, against real components.
 
+mod fixture;
 mod golden_build;
+mod interop;
 mod main_job;
 mod oracle;
