@@ -6,21 +6,23 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::{Kind, Meta};
 
+mod ahead;
 pub mod apply;
 pub mod compress;
 pub mod decompress;
 pub mod dir;
 pub mod error;
+mod gzip;
 pub mod tar;
 pub mod write;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, Change, apply, read_layer};
 pub use compress::{Compression, Encoder};
 pub use decompress::{decompress, decompress_ahead, decompress_any};
 pub use dir::{DirOptions, DirTarget, Loss, Lost};
 pub use error::{Error, Result};
 pub use tar::TarWriter;
-pub use write::LayerWriter;
+pub use write::{LayerWriter, Written};
 
 /// One member of a layer. `path` is relative, without `.` or `..`; the root itself is the empty path.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,15 @@
 //! helped, lives on this floor and nowhere else.
 
 pub mod dir;
+pub mod idmap;
 pub mod meta;
+pub mod mount;
+pub mod net;
 pub mod owner;
+pub mod process;
 pub mod root;
 pub mod rootfs;
+pub mod seccomp;
 pub mod signals;
 
 pub use meta::{Kind, Meta, Mtime};
