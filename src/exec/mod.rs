@@ -2,27 +2,37 @@
 //! carries it out. No code outside this module and `snapshot` may assume that a root file system is mounted,
 //! that chown took, or that a process inside is pid 1.
 
+mod deeds;
+mod filter;
+mod init;
+mod launch;
+mod limits;
+mod mount_point;
+mod ns;
+mod plan;
 mod probe;
+mod pty;
 mod recording;
+mod stage;
+mod stream;
+mod trial;
 mod userns;
+mod wire;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-pub use probe::{Check, Choice, Report, probe};
+pub use probe::{Check, Choice, Report, Trial, probe};
 pub use recording::Recording;
+pub use stage::startup;
 pub use userns::{Entered, enter};
 
 use crate::base::{Cancel, Secret};
 use crate::sys::RootFs;
 
-/// Becomes a sandbox stage, never to return, if dockless started this process as one. The first thing in `main`.
-pub fn startup() {}
-
-/// The executor of a choice. `program` is what stages are started from: [`THIS_PROGRAM`], except in tests whose own
-/// `main` does not call [`startup`].
-pub fn executor(_choice: &Choice, _program: &Path) -> Result<Box<dyn Executor>, Error> {
-    todo!()
+/// The executor of a choice.
+pub fn executor(choice: &Choice) -> Box<dyn Executor> {
+    Box::new(ns::Namespaced::new(&choice.program, &choice.work, choice.place.clone()))
 }
 
 /// dockless itself, whatever its name and wherever it lies.

@@ -44,6 +44,13 @@ pub fn make_read_only(target: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes back what [`make_read_only`] did.
+pub fn make_writable(target: &Path) -> io::Result<()> {
+    let kept = kept_flags(&rustix::fs::statvfs(target)?);
+    rustix::mount::mount_remount(target, MountFlags::BIND | kept, c"")?;
+    Ok(())
+}
+
 fn kept_flags(stat: &StatVfs) -> MountFlags {
     let mut flags = MountFlags::empty();
     for (seen, kept) in [

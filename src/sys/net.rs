@@ -14,8 +14,7 @@ const LOOPBACK: u32 = 1;
 
 /// Brings the loopback device of this network namespace up.
 pub fn loopback_up() -> io::Result<()> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     rustix::net::send(&socket, &request(), SendFlags::empty())?;
     let mut answer = [0; 256];
     let (length, _) = rustix::net::recv(&socket, &mut answer[..], RecvFlags::empty())?;

@@ -20,9 +20,16 @@ pub enum Action {
 pub enum When {
     Always,
     /// The low half of an argument, masked, equals a value.
-    Equals { argument: u8, mask: u32, value: u32 },
+    Equals {
+        argument: u8,
+        mask: u32,
+        value: u32,
+    },
     /// The low half of an argument has at least one of these bits.
-    AnyOf { argument: u8, bits: u32 },
+    AnyOf {
+        argument: u8,
+        bits: u32,
+    },
 }
 
 /// The first rule that applies decides; a call without one is allowed.
@@ -129,11 +136,7 @@ impl Filter {
         program.push(op(JUMP, u32::try_from(check_x32.len() + native.len()).unwrap_or(u32::MAX)));
         program.extend(check_x32);
         program.extend(native);
-        program.extend([
-            test(IF_EQUAL, ARCHITECTURES.1, 1),
-            op(JUMP, 1),
-            verdict(Action::Errno(libc::ENOSYS)),
-        ]);
+        program.extend([test(IF_EQUAL, ARCHITECTURES.1, 1), op(JUMP, 1), verdict(Action::Errno(libc::ENOSYS))]);
         program.extend(body(&self.compat));
         program
     }
@@ -205,11 +208,7 @@ mod tests {
         let filter = Filter {
             native: vec![
                 Rule { call: 5, when: When::Always, action: Action::Errno(1) },
-                Rule {
-                    call: 6,
-                    when: When::Equals { argument: 1, mask: 0xf0, value: 0x20 },
-                    action: Action::Notify,
-                },
+                Rule { call: 6, when: When::Equals { argument: 1, mask: 0xf0, value: 0x20 }, action: Action::Notify },
                 Rule { call: 6, when: When::AnyOf { argument: 2, bits: 0b110 }, action: Action::Errno(38) },
             ],
             compat: vec![Rule { call: 5, when: When::Always, action: Action::Errno(2) }],

@@ -1,0 +1,72 @@
+//! The places: as whoever started the test; and, from root, as an ordinary user with and without subordinate ids.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Names the place to the process that runs the suite in it.
+pub const VARIABLE: &str = "DOCKLESS_TEST_PLACE";
+
+/// A user that every machine has, and that owns nothing.
+const NOBODY: &str = "65534";
+
+/// Runs the suite in every place; a place that cannot be made is skipped by name.
+pub fn run_all(args: &[String]) -> ExitCode {
+    let mut failed = run("here", Command::new("/proc/self/exe"), args);
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skip: places user, single: needs root to become somebody else");
+        return code(failed);
+    }
+    let missing: Vec<_> = ["unshare", "setpriv"].into_iter().filter(|tool| which::which(tool).is_err()).collect();
+    if !missing.is_empty() {
+        eprintln!("skip: places user, single: needs {missing:?}");
+        return code(failed);
+    }
+    let shared = Shared::new();
+    failed |= if which::which("newuidmap").is_ok() {
+        run("user", shared.as_nobody("nobody:200000:65536\n"), args)
+    } else {
+        eprintln!("skip: place user: needs newuidmap");
+        false
+    };
+    failed |= run("single", shared.as_nobody(""), args);
+    code(failed)
+}
+
+fn code(failed: bool) -> ExitCode {
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn run(place: &str, mut command: Command, args: &[String]) -> bool {
+    println!("\nplace {place}:");
+    !command.args(args).env(VARIABLE, place).status().unwrap().success()
+}
+
+/// What another user needs of us: this program where anybody can start it.
+struct Shared(tempfile::TempDir);
+
+impl Shared {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        open_to_all(dir.path());
+        fs::copy("/proc/self/exe", dir.path().join("program")).unwrap();
+        Self(dir)
+    }
+
+    /// This program as nobody, on a machine that lends nobody these ids.
+    fn as_nobody(&self, subordinate: &str) -> Command {
+        let table: PathBuf = self.0.path().join(format!("subid-{}", subordinate.len()));
+        fs::write(&table, subordinate).unwrap();
+        let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && \
+                      exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups \"$2\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(table).arg(NOBODY).arg(self.0.path().join("program"));
+        command.env_remove("HOME").current_dir("/");
+        command
+    }
+}
+
+fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,365 @@
+//! What every executor must do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dockless::base::{Cancel, Env, Secret};
+use dockless::exec::{self, Error, Exit, Isolation, Mount, MountSource, Network, Process};
+use dockless::sys::RootFs;
+
+use crate::ground::{Ground, names, shell, upper};
+
+type Case = (&'static str, fn(&Ground));
+
+const CASES: &[Case] = &[
+    ("output comes whole, each stream by itself", output),
+    ("exit codes and signals come through", exits),
+    ("a missing program is named", missing),
+    ("a program that cannot run is named", not_executable),
+    ("kernel file systems look as in a container", kernel_file_systems),
+    ("names come from outside and stay out of the layer", names_of_the_machine),
+    ("a step changes its layer and nothing else", layers),
+    ("an image without mount points keeps its layer clean", stubs),
+    ("mounts of every kind", mounts),
+    ("secrets are in memory only", secrets),
+    ("users, groups and limits", users),
+    ("capabilities and system calls are a container's", confinement),
+    ("no network but loopback", no_network),
+    ("daemons end with the step", daemons),
+    ("a cancelled step ends, with what it started", cancelled),
+    ("a deaf step is killed in the end only", signals),
+    ("a step does not see what dockless has open", descriptors),
+    ("many layers", many_layers),
+    ("a plain directory as root", directory),
+    ("ten steps in a row", ten_steps),
+];
+
+pub fn run(place: &str, args: &[String]) -> ExitCode {
+    let env = Env::new(
+        std::env::vars_os(),
+        std::env::current_dir().unwrap(),
+        nix::unistd::getuid().as_raw(),
+        nix::unistd::getgid().as_raw(),
+    );
+    let entered = exec::enter(&env, Isolation::Auto).unwrap();
+    let dir = tempfile::Builder::new().prefix("dockless-exec-").tempdir_in("/var/tmp").unwrap();
+    let report = exec::probe(dir.path(), exec::THIS_PROGRAM.as_ref()).unwrap();
+    for check in &report.checks {
+        println!("  {}: {}", check.trial, check.refusal.as_deref().unwrap_or("works"));
+    }
+    let choice = match report.choose(Isolation::Auto) {
+        Ok(choice) => choice,
+        Err(error) => {
+            eprintln!("skip: place {place}: {error}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    println!("  {entered:?}: {}", choice.reason);
+    if !choice.overlay {
+        eprintln!("skip: place {place}: needs overlay mounts on /var/tmp");
+        return ExitCode::SUCCESS;
+    }
+    let ground = Ground::new(dir, choice);
+    let mut failed = 0;
+    for (name, case) in CASES.iter().filter(|(name, _)| args.iter().all(|arg| name.contains(arg.as_str()))) {
+        let started = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| case(&ground)));
+        failed += i32::from(result.is_err());
+        println!("  {} {name} ({:?})", if result.is_ok() { "ok  " } else { "FAIL" }, started.elapsed());
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn output(ground: &Ground) {
+    let outcome = ground.run(&ground.root(), &shell("seq 1 200000; echo done >&2; printf '\\377no newline'"));
+    let lines: Vec<_> = outcome.out.lines().collect();
+    assert_eq!((lines.len(), lines[199_999]), (200_001, "200000"));
+    assert!(lines[200_000].ends_with("no newline"));
+    assert_eq!(outcome.err, "done\n");
+}
+
+fn exits(ground: &Ground) {
+    for (script, expected) in [
+        ("exit 0", Exit::Code(0)),
+        ("exit 7", Exit::Code(7)),
+        ("kill -9 $$", Exit::Signal(9)),
+        ("kill -15 $$", Exit::Signal(15)),
+    ] {
+        assert_eq!(ground.run(&ground.root(), &shell(script)).result.unwrap(), expected, "{script}");
+    }
+}
+
+fn missing(ground: &Ground) {
+    for program in ["nowhere", "/bin/nowhere"] {
+        let process = Process { args: vec![program.into()], ..shell("") };
+        match ground.run(&ground.root(), &process).result {
+            Err(Error::NotFound { path }) => assert_eq!(path, program),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn not_executable(ground: &Ground) {
+    let process = Process { args: vec!["/etc/passwd".into()], ..shell("") };
+    match ground.run(&ground.root(), &process).result {
+        Err(Error::NotExecutable { path, source }) => {
+            assert_eq!((path.as_str(), source.raw_os_error()), ("/etc/passwd", Some(libc::EACCES)));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn kernel_file_systems(ground: &Ground) {
+    let script = "readlink /proc/self >/dev/null && cat /proc/self/comm && \
+        echo x >/dev/null && head -c 4 /dev/zero | wc -c && head -c 4 /dev/urandom | wc -c && \
+        ls /dev | tr '\\n' ' ' && echo && ls -ld /dev/shm /tmp | cut -c1-10 && echo hi | cat /dev/stdin && \
+        readlink /dev/fd && test -d /sys/class && ! (echo 1 >/proc/sys/kernel/printk) 2>/dev/null && \
+        cat /proc/timer_list 2>/dev/null | wc -c && ls /sys/firmware 2>/dev/null | wc -l; df=$(dd if=/dev/full of=/dev/full count=1 2>&1); echo $?";
+    let out = ground.shell(script);
+    assert_eq!(
+        out.lines().collect::<Vec<_>>(),
+        [
+            "cat",
+            "4",
+            "4",
+            "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ",
+            "drwxrwxrwt",
+            "drwxr-xr-x",
+            "hi",
+            "/proc/self/fd",
+            "0",
+            "0",
+            "1",
+        ],
+        "{out}"
+    );
+}
+
+fn names_of_the_machine(ground: &Ground) {
+    let root = ground.root();
+    let process = Process {
+        hostname: Some("builder".into()),
+        extra_hosts: vec![("db.example".into(), "192.0.2.7".into())],
+        ..shell(
+            "hostname; cat /etc/hostname; grep -c builder /etc/hosts; grep db.example /etc/hosts; cat /etc/resolv.conf",
+        )
+    };
+    let out = ground.run(&root, &process).success();
+    let resolv = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    assert_eq!(out, format!("builder\nbuilder\n1\n192.0.2.7\tdb.example\n{resolv}"));
+    assert_eq!(names(upper(&root)), Vec::<String>::new());
+}
+
+fn layers(ground: &Ground) {
+    let root = ground.root();
+    ground.run(&root, &shell("echo new >/etc/new; rm /etc/passwd; rm -r /home; mkdir /home; umask")).success();
+    assert_eq!(names(upper(&root)), ["etc", "etc/new", "etc/passwd", "home"]);
+    assert!(ground.base.join("etc/passwd").exists());
+    let again = ground.run(&root, &shell("cat /etc/new; test ! -e /etc/passwd; ls /home")).success();
+    assert_eq!(again, "new\n");
+}
+
+fn stubs(ground: &Ground) {
+    let bare = ground.fresh("bare");
+    fs::create_dir(bare.join("bin")).unwrap();
+    fs::copy("/bin/busybox", bare.join("bin/sh")).unwrap();
+    let root = ground.layered(&[bare.clone()]);
+    let cache = ground.fresh("cache");
+    let process = Process {
+        mounts: vec![Mount { target: "/var/cache/x".into(), source: MountSource::Bind(cache), read_only: false }],
+        ..shell("echo 1 >/dev/null; test -e /proc/self/status; test -e /etc/hosts; echo kept >/var/cache/x/f")
+    };
+    ground.run(&root, &process).success();
+    assert_eq!(names(upper(&root)), Vec::<String>::new());
+
+    // A dangling link on the way hides the stub: the mount point is made in the layer, and taken away again.
+    std::os::unix::fs::symlink("/run/cache", bare.join("link")).unwrap();
+    let root = ground.layered(&[bare]);
+    let mount =
+        Mount { target: "/link/deep".into(), source: MountSource::Tmpfs { size: None, mode: None }, read_only: false };
+    let process = Process { mounts: vec![mount], ..shell("echo x >/run/cache/deep/f") };
+    ground.run(&root, &process).success();
+    assert_eq!(names(upper(&root)), Vec::<String>::new());
+}
+
+fn mounts(ground: &Ground) {
+    let (cache, source) = (ground.fresh("cache"), ground.fresh("source"));
+    fs::create_dir(source.join("dir")).unwrap();
+    fs::write(source.join("dir/file"), "from a stage").unwrap();
+    let file = ground.fresh("file").join("file");
+    fs::write(&file, "one file").unwrap();
+    let mount = |target: &str, source, read_only| Mount { target: target.into(), source, read_only };
+    let view = |subpath: &str| MountSource::RootFs { root: ground.layered(&[source.clone()]), subpath: subpath.into() };
+    let process = Process {
+        mounts: vec![
+            mount("/cache", MountSource::Bind(cache.clone()), false),
+            mount("/fixed", MountSource::Bind(cache.clone()), true),
+            mount("/one", MountSource::Bind(file), true),
+            mount("/view", view(""), true),
+            mount("/deep/view", view("dir"), false),
+            mount("/deep/file", view("dir/file"), true),
+            mount("/memory", MountSource::Tmpfs { size: Some(4096), mode: Some(0o700) }, false),
+        ],
+        ..shell(
+            "echo kept >/cache/f && cat /fixed/f && ! touch /fixed/g 2>/dev/null && cat /one && echo && \
+             cat /view/dir/file && echo && ! touch /view/x 2>/dev/null && touch /deep/view/x && cat /deep/file && echo && \
+             ! touch /deep/file 2>/dev/null && stat -c %a /memory && ! dd if=/dev/zero of=/memory/f bs=8192 count=1 2>/dev/null",
+        )
+    };
+    let root = ground.root();
+    let out = ground.run(&root, &process).success();
+    assert_eq!(out, "kept\none file\nfrom a stage\nfrom a stage\n700\n");
+    assert_eq!(fs::read_to_string(cache.join("f")).unwrap(), "kept\n");
+    assert_eq!(names(&source), ["dir", "dir/file"], "the throw-away upper took the change");
+    assert_eq!(names(upper(&root)), Vec::<String>::new());
+}
+
+fn secrets(ground: &Ground) {
+    let root = ground.root();
+    let secret = Mount {
+        target: "/run/secrets/token".into(),
+        source: MountSource::Secret { value: Secret::from("hunter2"), mode: 0o400, uid: 0, gid: 0 },
+        read_only: true,
+    };
+    let process =
+        Process { mounts: vec![secret], ..shell("cat /run/secrets/token; stat -c ' %a %u' /run/secrets/token") };
+    assert_eq!(ground.run(&root, &process).success(), "hunter2 400 0\n");
+    assert_eq!(names(upper(&root)), Vec::<String>::new());
+}
+
+fn users(ground: &Ground) {
+    let root = ground.root();
+    ground
+        .run(&root, &shell("mkdir /home/mine && chown 1000:1000 /home/mine && echo s >/root/s && chmod 600 /root/s"))
+        .success();
+    let process = Process {
+        uid: 1000,
+        gid: 1000,
+        groups: vec![1000, 27],
+        cwd: "/home/app".into(),
+        ulimits: vec![("nofile".into(), 100, 200)],
+        ..shell(
+            "id -u; id -G; pwd; ulimit -n; ulimit -Hn; touch /home/mine/f && stat -c %u:%g /home/mine/f; touch /bin/x 2>/dev/null || echo refused; cat /root/s 2>/dev/null || echo refused",
+        )
+    };
+    let out = ground.run(&root, &process).success();
+    let expected = "1000\n1000 27\n/home/app\n100\n200\n1000:1000\n";
+    match ground.choice.isolation {
+        Isolation::Ns => assert_eq!(out, format!("{expected}refused\nrefused\n")),
+        _ => assert!(out.starts_with(expected), "{out}"),
+    }
+    let unknown = Process { ulimits: vec![("nothing".into(), 1, 1)], ..shell("true") };
+    assert!(matches!(ground.run(&root, &unknown).result, Err(Error::Unsupported { .. })));
+}
+
+fn confinement(ground: &Ground) {
+    let out = ground.shell(
+        "grep CapEff /proc/self/status; mount -t tmpfs t /tmp 2>/dev/null; echo $?; unshare -U true 2>/dev/null; echo $?; \
+         umount /proc 2>/dev/null; echo $?; grep -c ^ /proc/self/mountinfo >/dev/null; echo $?",
+    );
+    assert_eq!(out, "CapEff:\t00000000a80425fb\n255\n1\n1\n0\n".replace("255", out.lines().nth(1).unwrap()));
+    assert_ne!(out.lines().nth(1), Some("0"), "{out}");
+}
+
+fn no_network(ground: &Ground) {
+    let process = Process {
+        network: Network::None,
+        ..shell("ls /proc/self/net/dev_snmp6 2>/dev/null; grep -c : /proc/net/dev; ifconfig lo | grep -c UP")
+    };
+    let out = ground.run(&ground.root(), &process).success();
+    assert!(out.ends_with("1\n1\n"), "{out}");
+}
+
+fn daemons(ground: &Ground) {
+    let dir = ground.fresh("shared");
+    let mount = Mount { target: "/shared".into(), source: MountSource::Bind(dir.clone()), read_only: false };
+    let process = Process {
+        mounts: vec![mount],
+        ..shell(
+            "(setsid sh -c 'while :; do date >>/shared/log 2>&1; sleep 0.01; done' </dev/null >/dev/null 2>&1 &) ; sleep 0.1; echo started",
+        )
+    };
+    assert_eq!(ground.run(&ground.root(), &process).success(), "started\n");
+    let size = || fs::metadata(dir.join("log")).map(|meta| meta.len()).unwrap();
+    let before = size();
+    std::thread::sleep(Duration::from_millis(60));
+    assert_eq!(before, size(), "the daemon still writes");
+}
+
+fn cancelled(ground: &Ground) {
+    let cancel = Cancel::new();
+    let raiser = cancel.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        raiser.cancel();
+    });
+    let started = Instant::now();
+    let outcome = ground.run_until(&ground.root(), &shell("echo started; sleep 60 & sleep 60"), &cancel);
+    thread.join().unwrap();
+    assert!(matches!(outcome.result, Err(Error::Cancelled(_))), "{outcome:?}");
+    assert_eq!(outcome.out, "started\n");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+fn signals(ground: &Ground) {
+    let cancel = Cancel::new();
+    let raiser = cancel.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        raiser.cancel();
+    });
+    let outcome = ground.run_until(
+        &ground.root(),
+        &shell("trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.05; done"),
+        &cancel,
+    );
+    thread.join().unwrap();
+    assert_eq!(outcome.out, "ready\ntold\n");
+}
+
+fn descriptors(ground: &Ground) {
+    let open = fs::File::open("/etc/passwd").unwrap();
+    rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
+    let out = ground.shell("ls /proc/self/fd | tr '\\n' ' '; env | sort | tr '\\n' ' '");
+    assert_eq!(out, "0 1 2 3 HOME=/root PATH=/bin PWD=/ SHLVL=1 ", "3 is the listing's own");
+}
+
+fn many_layers(ground: &Ground) {
+    let layers: Vec<_> = (0..300)
+        .map(|number| {
+            let layer = ground.fresh("l:ay,er\\");
+            fs::write(layer.join(format!("file{number}")), "").unwrap();
+            layer
+        })
+        .chain([ground.base.clone()])
+        .collect();
+    let out = ground.run(&ground.layered(&layers), &shell("ls / | grep -c file")).success();
+    assert_eq!(out, "300\n");
+}
+
+fn directory(ground: &Ground) {
+    let dir = ground.fresh("directory");
+    fs::create_dir(dir.join("bin")).unwrap();
+    fs::copy("/bin/busybox", dir.join("bin/sh")).unwrap();
+    let root = RootFs::Directory(dir.clone());
+    let process = shell("echo $0 >/made; test -e /proc/self/status && echo x >/dev/null");
+    ground.run(&root, &process).success();
+    assert_eq!(names(&dir), ["bin", "bin/sh", "made"]);
+    let process = Process { read_only_root: true, ..shell("echo x >/again") };
+    assert_eq!(ground.run(&root, &process).result.unwrap(), Exit::Code(1));
+    assert_eq!(names(&dir), ["bin", "bin/sh", "made"]);
+}
+
+fn ten_steps(ground: &Ground) {
+    let root = ground.root();
+    let mut times = BTreeMap::new();
+    for _ in 0..10 {
+        let started = Instant::now();
+        ground.run(&root, &shell("true")).success();
+        *times.entry(started.elapsed().as_millis()).or_insert(0) += 1;
+    }
+    println!("       milliseconds: {times:?}");
+}
