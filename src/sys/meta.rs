@@ -102,23 +102,21 @@ pub fn read_fd(fd: impl AsFd) -> io::Result<Found> {
 }
 
 /// Gives a name in a directory its metadata. A symlink is not followed; it has no mode.
-pub fn write(dir: impl AsFd, name: &OsStr, kind: &Kind, meta: &Meta) -> io::Result<Refused> {
+pub fn write(dir: impl AsFd, name: &OsStr, kind: &Kind, meta: &Meta, known: Known) -> io::Result<Refused> {
     let dir = dir.as_fd();
     let mut refused = Refused::default();
     // Owner before xattrs and mode: chown clears file capabilities and setuid.
-    let owner = rustix::fs::chownat(
-        dir,
-        name,
-        Some(Uid::from_raw(meta.uid)),
-        Some(Gid::from_raw(meta.gid)),
-        AtFlags::SYMLINK_NOFOLLOW,
-    );
-    refused.owner = refusal(owner)?;
+    if !known.owner {
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        let owner = rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+        refused.owner = refusal(owner)?;
+    }
     write_xattrs(&meta.xattrs, &mut refused, |key, value| {
         rustix::fs::lsetxattr(Xattrs::at(dir, name).path(), key, value, XattrFlags::empty())
     })?;
     // xattrs before mode: an access ACL brings permission bits of its own.
-    if !matches!(kind, Kind::Symlink { .. }) {
+    let mode_known = known.mode && meta.xattrs.is_empty();
+    if !mode_known && !matches!(kind, Kind::Symlink { .. }) {
         rustix::fs::chmodat(dir, name, Mode::from_raw_mode(meta.mode & 0o7777), AtFlags::empty())?;
     }
     // Times last: everything above counts as a change.
@@ -145,6 +143,11 @@ pub fn write_fd(fd: impl AsFd, meta: &Meta, known: Known) -> io::Result<Refused>
 /// Sets the times of a name in a directory; of a symlink itself.
 pub fn set_mtime(dir: impl AsFd, name: &OsStr, mtime: Mtime) -> io::Result<()> {
     Ok(rustix::fs::utimensat(dir, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Sets the times of an open file (not `O_PATH`).
+pub fn set_mtime_fd(fd: impl AsFd, mtime: Mtime) -> io::Result<()> {
+    Ok(rustix::fs::futimens(fd, &times(mtime))?)
 }
 
 /// Removes the extended attributes of an open file (not `O_PATH`) that an image could have given it.
@@ -368,7 +371,7 @@ mod tests {
             ("p", Kind::Fifo, meta(0o600)),
         ];
         for (name, kind, meta) in cases {
-            let refused = write(&dir, name.as_ref(), &kind, &meta).unwrap();
+            let refused = write(&dir, name.as_ref(), &kind, &meta, Known::default()).unwrap();
             assert!(refused.owner.is_none(), "{name}: {refused:?}");
             if !refused.xattrs.is_empty() {
                 eprintln!("skip: needs user xattrs on the temporary directory");
