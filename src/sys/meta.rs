@@ -102,7 +102,12 @@ pub fn read_fd(fd: impl AsFd) -> io::Result<Found> {
 }
 
 /// Gives a name in a directory its metadata. A symlink is not followed; it has no mode.
-pub fn write(dir: impl AsFd, name: &OsStr, kind: &Kind, meta: &Meta, known: Known) -> io::Result<Refused> {
+pub fn write(dir: impl AsFd, name: &OsStr, kind: &Kind, meta: &Meta) -> io::Result<Refused> {
+    write_new(dir, name, kind, meta, Known::default())
+}
+
+/// As [`write`], for what was just made and has some of it already.
+pub fn write_new(dir: impl AsFd, name: &OsStr, kind: &Kind, meta: &Meta, known: Known) -> io::Result<Refused> {
     let dir = dir.as_fd();
     let mut refused = Refused::default();
     // Owner before xattrs and mode: chown clears file capabilities and setuid.
@@ -371,7 +376,7 @@ mod tests {
             ("p", Kind::Fifo, meta(0o600)),
         ];
         for (name, kind, meta) in cases {
-            let refused = write(&dir, name.as_ref(), &kind, &meta, Known::default()).unwrap();
+            let refused = write(&dir, name.as_ref(), &kind, &meta).unwrap();
             assert!(refused.owner.is_none(), "{name}: {refused:?}");
             if !refused.xattrs.is_empty() {
                 eprintln!("skip: needs user xattrs on the temporary directory");

@@ -446,7 +446,7 @@ mod tests {
     fn parents_follow_symlinks_and_forget_when_told() {
         let (tmp, [root, _]) = playground();
         let mut parents = Parents::new();
-        let mut ask =
+        let ask =
             |parents: &mut Parents, path: &str| parents.get(&root, Path::new(path)).map(|(fd, hit)| (inode(fd), hit));
         let of = |path: &str| inode_of(&tmp.path().join("root").join(path));
         assert_eq!(ask(&mut parents, "a").unwrap(), (of("a"), false));

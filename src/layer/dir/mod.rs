@@ -196,7 +196,7 @@ impl DirTarget {
             match make_node(fd, name, kind) {
                 Ok(()) => {
                     let known = self.options.known(folder, meta);
-                    let refused = meta::write(fd, name, kind, &self.options.wanted(meta), known)?;
+                    let refused = meta::write_new(fd, name, kind, &self.options.wanted(meta), known)?;
                     self.note(path, meta, refused);
                     return Ok(());
                 }
