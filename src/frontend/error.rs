@@ -30,6 +30,8 @@ pub struct Error {
     pub source: Option<anyhow::Error>,
     /// Further mistakes in the same file that do not follow from this one.
     pub more: Vec<Error>,
+    /// The word that it is about, until the place is known.
+    focus: Option<String>,
 }
 
 /// What the parts of the frontend return: the error is boxed because it carries a place, and results are many.
@@ -37,7 +39,7 @@ pub(super) type Result<T, E = Box<Error>> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, hint: None, source: None, more: Vec::new() }
+        Self { message: message.into(), place: None, hint: None, source: None, more: Vec::new(), focus: None }
     }
 
     pub(super) fn boxed(message: impl Into<String>) -> Box<Self> {
@@ -54,16 +56,22 @@ impl Error {
         self
     }
 
-    /// Points at the place, unless a better one is known.
-    pub fn at(mut self, place: &Place) -> Self {
-        self.place.get_or_insert_with(|| place.clone());
+    /// Names the word that it is about, for whoever knows the place.
+    pub(super) fn about(mut self, word: &str) -> Self {
+        self.focus.get_or_insert_with(|| word.to_owned());
         self
     }
 
-    /// Points at the word inside the place, where it stands there as it is.
+    /// Points at the place, or at the word in it that the error is about, unless a better one is known.
+    pub fn at(self, place: &Place) -> Self {
+        self.at_word(place, "")
+    }
+
+    /// As [`Error::at`]; at this word when no better one is known, and it stands there as it is.
     pub fn at_word(mut self, place: &Place, word: &str) -> Self {
         if self.place.is_none() {
-            self.place = Some(place.word(word));
+            let focused = self.focus.take().map(|focus| place.word(&focus)).filter(|p| p.span.is_some());
+            self.place = Some(focused.unwrap_or_else(|| place.word(word)));
         }
         self
     }

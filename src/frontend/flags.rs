@@ -27,23 +27,23 @@ impl Flags {
                 break;
             }
             let Some(body) = word.strip_prefix("--") else {
-                return Err(Error::boxed(format!("arg should start with -- : {word}")));
+                return Err(about(word, format!("arg should start with -- : {word}")));
             };
             let (name, value) = match body.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
                 None => (body, None),
             };
             let Some(&(known_name, kind)) = known.iter().find(|(known, _)| *known == name) else {
-                let error = Error::new(format!("unknown flag: --{name}"));
+                let error = Error::new(format!("unknown flag: --{name}")).about(&format!("--{name}"));
                 return Err(Box::new(error.did_you_mean(name, known.iter().map(|(known, _)| *known))));
             };
             if kind != Kind::List && flags.text(known_name).is_some() {
-                return Err(Error::boxed(format!("duplicate flag specified: --{name}")));
+                return Err(about(word, format!("duplicate flag specified: --{name}")));
             }
             let value = match (kind, value) {
                 (Kind::Bool, None) => "true".to_owned(),
                 (Kind::Bool, Some("")) | (Kind::Text | Kind::List, None) => {
-                    return Err(Error::boxed(format!("missing a value on flag: --{name}")));
+                    return Err(about(word, format!("missing a value on flag: --{name}")));
                 }
                 (Kind::Bool, Some(value)) => match value.to_ascii_lowercase().as_str() {
                     bool @ ("true" | "false") => bool.to_owned(),
@@ -74,6 +74,10 @@ impl Flags {
     pub fn list(&self, name: &str) -> Vec<String> {
         self.given.iter().filter(|(given, _)| *given == name).map(|(_, value)| value.clone()).collect()
     }
+}
+
+fn about(word: &str, message: String) -> Box<Error> {
+    Box::new(Error::new(message).about(word))
 }
 
 #[cfg(test)]

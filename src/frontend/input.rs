@@ -116,6 +116,28 @@ pub struct Built {
     pub warnings: Vec<Warning>,
 }
 
+/// What a check of a Dockerfile found.
+#[derive(Debug)]
+pub struct Checked {
+    pub warnings: Vec<Warning>,
+    /// Why it cannot be built.
+    pub error: Option<super::Error>,
+}
+
+/// A stage that can be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Empty when it has none.
+    pub name: String,
+    pub description: String,
+    /// Built when no target is named.
+    pub default: bool,
+    /// As it was written.
+    pub base: String,
+    pub platform: String,
+    pub place: Place,
+}
+
 /// A lint rule that fired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {

@@ -45,7 +45,7 @@ impl Config {
                         .ok_or_else(|| Error::boxed(format!("failed to parse check option {}", go::quote(part))))?;
                 }
                 other => {
-                    let error = Error::new(format!("invalid check option {}", go::quote(other)));
+                    let error = Error::new(format!("invalid check option {}", go::quote(other))).about(other);
                     return Err(Box::new(error.did_you_mean(other, ["skip", "experimental", "error"])));
                 }
             }
@@ -109,9 +109,14 @@ impl Linter {
         });
     }
 
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<Warning> {
+        self.warnings.borrow().clone()
+    }
+
     /// The warnings so far; an error where the file asked for one.
     pub fn finish(&self) -> Result<Vec<Warning>> {
-        let warnings = self.warnings.borrow().clone();
+        let warnings = self.warnings();
         if self.config.error && !warnings.is_empty() {
             let names: BTreeSet<&str> = warnings.iter().map(|w| w.rule).collect();
             let names: Vec<&str> = names.into_iter().collect();

@@ -23,7 +23,7 @@ use crate::base::{Platform, Reference};
 use crate::image::config::ImageConfig;
 
 pub use error::{Error, Place};
-pub use input::{Built, Input, NamedContext, NoCache, Warning};
+pub use input::{Built, Checked, Input, NamedContext, NoCache, Target, Warning};
 
 /// What the frontend must know about base images; implemented in `engine`.
 pub trait ImageConfigs: Sync {
@@ -41,4 +41,14 @@ pub struct ResolvedImage {
 /// Reads a Dockerfile and plans the build of its target stage.
 pub fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built, Error> {
     plan::build(input, images).map_err(|e| *e)
+}
+
+/// Reads a Dockerfile for its mistakes and the rules it breaks; nothing is planned.
+pub fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
+    plan::check(input, images)
+}
+
+/// The stages of a Dockerfile, in order.
+pub fn targets(input: &Input) -> Result<Vec<Target>, Error> {
+    plan::targets(input).map_err(|e| *e)
 }

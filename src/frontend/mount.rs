@@ -71,10 +71,11 @@ pub fn source_stage(text: &str) -> Result<String> {
             continue;
         }
         if value.find('$').is_some_and(|at| at + 1 < value.len()) {
-            return Err(Error::boxed(format!(
+            let message = format!(
                 "'{}' doesn't support variable expansion, define alias stage instead",
                 key.to_ascii_lowercase()
-            )));
+            );
+            return Err(Box::new(Error::new(message).about(value)));
         }
         from = value.to_owned();
     }
@@ -141,7 +142,7 @@ impl Mount {
                     "secret" => MountType::Secret,
                     "ssh" => MountType::Ssh,
                     _ => {
-                        let error = Error::new(format!("unsupported mount type {}", go::quote(&value)));
+                        let error = Error::new(format!("unsupported mount type {}", go::quote(&value))).about(&value);
                         return Err(Box::new(error.did_you_mean(&value, ["bind", "cache", "tmpfs", "secret", "ssh"])));
                     }
                 }
@@ -166,7 +167,8 @@ impl Mount {
                     "private" => Sharing::Private,
                     "locked" => Sharing::Locked,
                     _ => {
-                        let error = Error::new(format!("unsupported sharing value {}", go::quote(&value)));
+                        let error =
+                            Error::new(format!("unsupported sharing value {}", go::quote(&value))).about(&value);
                         return Err(Box::new(error.did_you_mean(&value, ["shared", "private", "locked"])));
                     }
                 });
@@ -176,7 +178,7 @@ impl Mount {
             "gid" => self.gid = Some(number(&value, 10)?),
             "env" => self.env = Some(value),
             _ => {
-                let error = Error::new(format!("unexpected key '{key}' in '{field}'"));
+                let error = Error::new(format!("unexpected key '{key}' in '{field}'")).about(field);
                 return Err(Box::new(error.did_you_mean(key, KEYS)));
             }
         }

@@ -10,21 +10,23 @@ mod run;
 mod stage;
 mod stages;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::error::{Error, Result};
-use super::input::{Built, Input, NamedContext};
+use super::input::{Built, Checked, Input, NamedContext, Target};
 use super::instruction::{self, Argument, File};
 use super::lint::{Config, Linter, rules};
 use super::parser::{self, Parsed, Source};
 use super::shell::Lexer;
 use super::variables::Variables;
 use super::{ImageConfigs, directive, suggest};
-use crate::base::Platform;
 use crate::base::patterns::Matcher;
+use crate::base::{Platform, Reference};
 use crate::llb::build::SourceFile;
 use crate::llb::{Builder, pb};
 use stage::StageState;
+
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Variables may not grow to more text than this in one build.
 const MAX_EXPANDED: usize = 256 << 20;
@@ -40,8 +42,14 @@ pub(super) struct Planner<'a> {
     /// Index of the Dockerfile among the builder's files.
     file: usize,
     platforms: Platforms,
+    /// What the caller gives: build arguments, and the date that it pinned.
+    given: BTreeMap<String, String>,
     /// Build arguments of the global scope.
     globals: Variables,
+    /// All names of the global scope, those without a value included.
+    declared: BTreeSet<String>,
+    /// Every stage is looked at, whatever the target needs.
+    all_stages: bool,
     named_contexts: BTreeMap<String, NamedContext>,
     states: Vec<StageState>,
     /// How many of them have a FROM of their own.
@@ -65,28 +73,101 @@ struct Platforms {
 
 /// Reads a Dockerfile and plans the build of its target stage.
 pub(super) fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built> {
+    let source = read(input)?;
+    let linter = linter(&source)?;
+    let (mut planner, file) = start(input, images, &source, &linter)?;
+    let target = planner.work(file)?;
+    planner.finish(target)
+}
+
+/// Reads a Dockerfile for its mistakes alone: without a target, every stage is looked at.
+pub(super) fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
+    let (linter, source) = match read(input).and_then(|source| Ok((linter(&source)?, source))) {
+        Ok(read) => read,
+        Err(error) => return Checked { warnings: Vec::new(), error: Some(*error) },
+    };
+    let outcome = start(input, images, &source, &linter).and_then(|(mut planner, file)| {
+        planner.all_stages = input.target.is_none();
+        planner.work(file)
+    });
+    match outcome.and_then(|_| linter.finish()) {
+        Ok(warnings) => Checked { warnings, error: None },
+        Err(error) => Checked { warnings: linter.warnings(), error: Some(*error) },
+    }
+}
+
+/// The stages that can be built.
+pub(super) fn targets(input: &Input) -> Result<Vec<Target>> {
+    let source = read(input)?;
+    let file = instruction::file(&parser::parse(&source)?, &Linter::silent())?;
+    let last = file.stages.len().saturating_sub(1);
+    let target = |(i, stage): (usize, instruction::Stage)| Target {
+        name: stage.name,
+        description: stage.description,
+        default: i == last,
+        base: stage.base,
+        platform: stage.platform,
+        place: source.place(stage.lines),
+    };
+    Ok(file.stages.into_iter().enumerate().map(target).collect())
+}
+
+fn read(input: &Input) -> Result<Source> {
     let source = Source::new(&input.name, &input.text);
     if source.text.is_empty() {
         return Err(Error::boxed("the Dockerfile cannot be empty"));
     }
-    let linter = linter(&source)?;
-    let parsed = parser::parse(&source)?;
+    check_syntax(&source, input)?;
+    Ok(source)
+}
+
+fn start<'a>(
+    input: &'a Input,
+    images: &'a dyn ImageConfigs,
+    source: &Source,
+    linter: &Linter,
+) -> Result<(Planner<'a>, File)> {
+    let parsed = parser::parse(source)?;
     for line in &parsed.empty_continuations {
         linter.report(&rules::NO_EMPTY_CONTINUATION, &(*line..=*line), || "Empty continuation line".to_owned());
     }
-    let file = instruction::file(&parsed, &linter)?;
+    let file = instruction::file(&parsed, linter)?;
     if file.stages.is_empty() {
         return Err(Box::new(Error::new("dockerfile contains no stages to build").hint("begin a stage with FROM")));
     }
-    stages::check_names(&file.stages, &linter);
-    stages::check_casing(&file.stages, &linter);
-    let mut planner = Planner::new(input, images, &parsed, linter, &file)?;
-    planner.add_stages(file.stages)?;
-    let target = planner.target()?;
-    planner.link_stages()?;
-    planner.resolve_stages(target)?;
-    planner.run_stages(target)?;
-    planner.finish(target)
+    stages::check_names(&file.stages, linter);
+    stages::check_casing(&file.stages, linter);
+    let planner = Planner::new(input, images, &parsed, linter.clone(), &file)?;
+    Ok((planner, file))
+}
+
+/// The date that the caller pinned is a build argument too, as `buildx` makes it one.
+fn given(input: &Input) -> BTreeMap<String, String> {
+    let mut given = input.build_args.clone();
+    if let Some(date) = input.epoch.source_date() {
+        given.entry(SOURCE_DATE_EPOCH.to_owned()).or_insert_with(|| date.to_string());
+    }
+    given
+}
+
+/// Refuses a frontend that is not this one: `# syntax=` may name any release of Docker's.
+fn check_syntax(source: &Source, input: &Input) -> Result<()> {
+    let argument = input.build_args.get("BUILDKIT_SYNTAX").cloned();
+    let from_file = argument.is_none();
+    let Some(syntax) = argument.or_else(|| directive::find("syntax", &source.text)) else { return Ok(()) };
+    let syntax = syntax.split(' ').next().unwrap_or_default();
+    let ours = syntax == "dockerfile.v0"
+        || syntax.parse::<Reference>().is_ok_and(|reference| {
+            let name = reference.repository().rsplit('/').next();
+            matches!(name, Some("dockerfile" | "dockerfile-upstream"))
+        });
+    if ours {
+        return Ok(());
+    }
+    let error = Error::new(format!("frontend {syntax} cannot be run"))
+        .hint("the built-in frontend reads what docker/dockerfile:1 reads; remove the syntax line to use it");
+    let line = source.text.lines().position(|l| l.contains(syntax)).map_or(1, |n| n + 1);
+    Err(Box::new(if from_file { error.at_word(&source.place(line..=line), syntax) } else { error }))
 }
 
 fn linter(source: &Source) -> Result<Linter> {
@@ -130,7 +211,10 @@ impl<'a> Planner<'a> {
             builder,
             file: dockerfile,
             platforms,
+            given: given(input),
             globals: Variables::new(),
+            declared: BTreeSet::new(),
+            all_stages: false,
             named_contexts: contexts::by_familiar_name(&input.named_contexts),
             states: Vec::new(),
             written: 0,
@@ -145,9 +229,22 @@ impl<'a> Planner<'a> {
         let target = input.target.as_deref().or(file.stages.last().map(|s| s.name.as_str()));
         planner.globals = planner.default_arguments(target.unwrap_or_default());
         planner.check_default_bases(file);
-        planner.globals = planner.global_arguments(file, planner.globals.clone(), &input.build_args)?;
+        planner.globals = planner.global_arguments(file, planner.globals.clone(), &planner.given)?;
+        planner.declared = planner.globals.names().map(str::to_owned).collect();
+        let names = file.arguments.iter().flat_map(|a| &a.pairs).map(|a| a.name.clone());
+        planner.declared.extend(names);
         planner.pin_epoch()?;
         Ok(planner)
+    }
+
+    /// Works through the stages that the target needs; the target.
+    fn work(&mut self, file: File) -> Result<usize> {
+        self.add_stages(file.stages)?;
+        let target = self.target()?;
+        self.link_stages()?;
+        self.resolve_stages(target)?;
+        self.run_stages(target)?;
+        Ok(target)
     }
 
     /// The arguments that are there without being declared.
@@ -168,7 +265,7 @@ impl<'a> Planner<'a> {
         ];
         let mut variables = Variables::new();
         for (name, value) in defaults {
-            variables.set(name, self.input.build_args.get(name).cloned().unwrap_or(value));
+            variables.set(name, self.given.get(name).cloned().unwrap_or(value));
         }
         variables
     }
@@ -204,7 +301,7 @@ impl<'a> Planner<'a> {
         let Ok(variables) = self.global_arguments(file, self.globals.clone(), &BTreeMap::new()) else { return };
         for stage in &file.stages {
             let Ok(base) = self.lexer.expand(&stage.base, &variables) else { return };
-            if base.text.parse::<crate::base::Reference>().is_err() {
+            if base.text.parse::<Reference>().is_err() {
                 self.linter.report(&rules::INVALID_DEFAULT_ARG_IN_FROM, &stage.lines, || {
                     format!("Default value for ARG {} results in empty or invalid base image name", stage.base)
                 });
@@ -214,9 +311,9 @@ impl<'a> Planner<'a> {
 
     /// `SOURCE_DATE_EPOCH` as a build argument or as a global one beats what the caller pinned.
     fn pin_epoch(&mut self) -> Result<()> {
-        const NAME: &str = "SOURCE_DATE_EPOCH";
-        let given = self.input.build_args.get(NAME).map(String::as_str);
-        let Some(value) = given.or_else(|| self.globals.get(NAME)).filter(|v| !v.is_empty()) else { return Ok(()) };
+        let given = self.given.get(SOURCE_DATE_EPOCH).map(String::as_str);
+        let value = given.or_else(|| self.globals.get(SOURCE_DATE_EPOCH));
+        let Some(value) = value.filter(|v| !v.is_empty()) else { return Ok(()) };
         let seconds = value.parse().map_err(|_| {
             Error::boxed(format!("invalid SOURCE_DATE_EPOCH: {value}: expected whole seconds since 1970"))
         })?;

@@ -165,6 +165,7 @@ fn pairs(rest: &str, keyword: &str, escape: char) -> Result<Vec<String>> {
         let Some((name, value)) = word.split_once('=') else {
             return Err(Box::new(
                 Error::new(format!("Syntax error - can't find = in {}. Must be of the form: name=value", quote(word)))
+                    .about(word)
                     .hint("a value with spaces needs quotes around it"),
             ));
         };

@@ -196,10 +196,11 @@ fn from(node: &Node, linter: &Linter) -> Result<Stage> {
             let valid = lower.starts_with(letter)
                 && lower.chars().all(|c| letter(c) || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
             if !valid {
-                return Err(Error::boxed(format!(
+                let message = format!(
                     "invalid name for build stage: {}, name can't start with a number or contain symbols",
                     quote(name)
-                )));
+                );
+                return Err(Box::new(Error::new(message).about(name)));
             }
             lower
         }
@@ -295,7 +296,8 @@ fn copy(node: &Node, is_add: bool) -> Result<Instruction> {
     }
     let flags = Flags::parse(&node.flags, &known)?;
     if heredoc::parse(dest).ok().flatten().is_some() {
-        return Err(Error::boxed(format!("{name} cannot accept a heredoc as a destination")));
+        let error = Error::new(format!("{name} cannot accept a heredoc as a destination"));
+        return Err(Box::new(error.about(dest)));
     }
     let mut copy = Copy {
         is_add,
@@ -340,7 +342,8 @@ fn onbuild(node: &Node) -> Result<Instruction> {
     match node.args[0].to_ascii_uppercase().as_str() {
         "ONBUILD" => return Err(Error::boxed("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")),
         name @ ("MAINTAINER" | "FROM") => {
-            return Err(Error::boxed(format!("{name} isn't allowed as an ONBUILD trigger")));
+            let error = Error::new(format!("{name} isn't allowed as an ONBUILD trigger"));
+            return Err(Box::new(error.about(&node.args[0])));
         }
         _ => {}
     }
@@ -364,7 +367,7 @@ fn run(node: &Node) -> Result<Instruction> {
         "none" => RunNetwork::None,
         "host" => RunNetwork::Host,
         other => {
-            let error = Error::new(format!("invalid network mode {}", quote(other)));
+            let error = Error::new(format!("invalid network mode {}", quote(other))).about(other);
             return Err(Box::new(error.did_you_mean(other, ["default", "none", "host"])));
         }
     };
@@ -372,7 +375,7 @@ fn run(node: &Node) -> Result<Instruction> {
         "sandbox" => false,
         "insecure" => true,
         other => {
-            let error = Error::new(format!("security {} is not valid", quote(other)));
+            let error = Error::new(format!("security {} is not valid", quote(other))).about(other);
             return Err(Box::new(error.did_you_mean(other, ["sandbox", "insecure"])));
         }
     };
@@ -444,7 +447,8 @@ fn healthcheck(node: &Node) -> Result<Instruction> {
         [("interval", text), ("timeout", text), ("start-period", text), ("start-interval", text), ("retries", text)];
     let flags = Flags::parse(&node.flags, &known)?;
     if kind != "CMD" {
-        return Err(Error::boxed(format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(&kind))));
+        let error = Error::new(format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(&kind)));
+        return Err(Box::new(error.about(&node.args[0])));
     }
     let command = command_line(args, node.json);
     if command.words.is_empty() {
@@ -456,7 +460,8 @@ fn healthcheck(node: &Node) -> Result<Instruction> {
         None | Some("") => 0,
         Some(value) => match go::parse_int(value, 32) {
             Some(number) if number < 0 => {
-                return Err(Error::boxed(format!("--retries cannot be negative ({number})")));
+                let error = Error::new(format!("--retries cannot be negative ({number})"));
+                return Err(Box::new(error.about(&number.to_string())));
             }
             Some(number) => number,
             None => return Err(Error::boxed(format!("--retries: {} is not a number", quote(value)))),
@@ -476,7 +481,9 @@ fn interval(flags: &Flags, name: &str) -> Result<i64> {
     const MILLISECOND: i64 = 1_000_000;
     let nanos = match flags.text(name) {
         None | Some("") => return Ok(0),
-        Some(text) => go::parse_duration(text).map_err(|e| Error::boxed(format!("--{name}: {e}")))?,
+        Some(text) => {
+            go::parse_duration(text).map_err(|e| Box::new(Error::new(format!("--{name}: {e}")).about(text)))?
+        }
     };
     if nanos != 0 && nanos < MILLISECOND {
         return Err(Error::boxed(format!("Interval {} cannot be less than 1ms", quote(name))));

@@ -93,7 +93,7 @@ impl Planner<'_> {
         let mut written = Vec::with_capacity(arguments.len());
         for argument in arguments {
             self.check_secret(state, "ARG", &argument.name, step);
-            let given = self.input.build_args.get(&argument.name).cloned();
+            let given = self.given.get(&argument.name).cloned();
             let value = match (given, &argument.value) {
                 (Some(given), _) => Some(given),
                 (None, Some(default)) => Some(self.expand(state, default, &step.lines)?),

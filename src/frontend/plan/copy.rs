@@ -151,7 +151,9 @@ impl Planner<'_> {
 
     fn add_git(&mut self, copy: &Copy, repository: GitRef, name: &str) -> Result<Output> {
         if !copy.is_add {
-            return Err(Box::new(Error::new("source can't be a git ref for COPY").hint("use ADD")));
+            return Err(Box::new(
+                Error::new("source can't be a git ref for COPY").about(&repository.git.remote).hint("use ADD"),
+            ));
         }
         let mut git = repository.git;
         if let (Some(flag), Some(query)) = (copy.keep_git_dir, repository.keep_git_dir)
@@ -179,7 +181,7 @@ impl Planner<'_> {
     /// The file at an address, and the name it gets.
     fn add_http(&mut self, copy: &Copy, address: &str, name: &str) -> Result<(Output, String)> {
         if !copy.is_add {
-            return Err(Box::new(Error::new("source can't be a URL for COPY").hint("use ADD")));
+            return Err(Box::new(Error::new("source can't be a URL for COPY").about(address).hint("use ADD")));
         }
         if !copy.checksum.is_empty() {
             copy.checksum.parse::<Digest>().map_err(|e| Error::boxed(format!("--checksum: {e}")))?;

@@ -168,11 +168,12 @@ impl Planner<'_> {
             (_, MountType::Tmpfs) => None,
             (Some(stage), _) => {
                 if !self.states[stage].done {
-                    return Err(Error::boxed(format!(
+                    let message = format!(
                         "cannot mount from stage {} to {}, stage needs to be defined before current command",
                         quote(&mount.from),
                         quote(&mount.target)
-                    )));
+                    );
+                    return Err(Box::new(Error::new(message).about(&mount.from)));
                 }
                 self.use_stage(stage, &mount.source);
                 self.states[stage].root
@@ -190,7 +191,8 @@ impl Planner<'_> {
             clean::join(&["/", &state.dir, &mount.target])
         };
         if target == "/" {
-            return Err(Error::boxed(format!("invalid mount target {}", quote(&target))));
+            let error = Error::new(format!("invalid mount target {}", quote(&target)));
+            return Err(Box::new(error.about(&format!("={}", mount.target))));
         }
         let mut selector = clean::join(&["/", &mount.source]);
         if selector == "/" {

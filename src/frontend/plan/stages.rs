@@ -99,9 +99,9 @@ impl Planner<'_> {
     }
 
     fn report_undefined(&self, expansion: &Expansion, lines: &RangeInclusive<usize>, linter: &Linter) {
-        for name in &expansion.missing {
+        for name in expansion.missing.iter().filter(|name| !self.declared.contains(*name)) {
             linter.report(&rules::UNDEFINED_ARG_IN_FROM, lines, || {
-                let hint = suggest::nearest(name, self.globals.names());
+                let hint = suggest::nearest(name, self.declared.iter().map(String::as_str));
                 let hint = hint.map(|h| format!(" (did you mean {h}?)")).unwrap_or_default();
                 format!("FROM argument '{name}' is not declared{hint}")
             });
@@ -109,7 +109,10 @@ impl Planner<'_> {
     }
 
     fn suggest_argument(&self, expansion: &Expansion) -> Option<String> {
-        let found = expansion.missing.iter().find_map(|name| suggest::nearest(name, self.globals.names()))?;
+        let found = expansion
+            .missing
+            .iter()
+            .find_map(|name| suggest::nearest(name, self.declared.iter().map(String::as_str)))?;
         Some(format!("did you mean {found}?"))
     }
 
@@ -144,6 +147,9 @@ impl Planner<'_> {
         }
         let platform: Platform =
             expansion.text.parse().map_err(|e| problem(format!("failed to parse platform {flag}: {e}")))?;
+        if platform.os == "windows" {
+            return Err(problem(format!("platform {platform} cannot be built: only Linux images can")));
+        }
         let constant = expansion.found.is_empty() && expansion.missing.is_empty();
         if constant && !stage.name.contains(&platform.os) && !stage.name.contains(&platform.arch) {
             linter.report(&rules::FROM_PLATFORM_FLAG_CONST_DISALLOWED, &stage.lines, || {
@@ -295,6 +301,9 @@ impl Planner<'_> {
 
     /// The target and all that it stands on or takes from.
     pub fn reachable(&self, target: usize) -> BTreeSet<usize> {
+        if self.all_stages {
+            return (0..self.states.len()).collect();
+        }
         let mut reachable = BTreeSet::new();
         let mut stack = vec![target];
         while let Some(index) = stack.pop() {
