@@ -2,6 +2,9 @@
 
 use crate::base::VertexDigest;
 use crate::exec::Exit;
+use crate::llb;
+use crate::ops::ProcessFailed;
+use crate::solver;
 
 /// A vertex of a build failed. The cause is its source.
 #[derive(Debug, thiserror::Error)]
@@ -27,4 +30,24 @@ pub struct Location {
     pub text: String,
     /// First and last line, counted from 1; never empty.
     pub lines: Vec<(usize, usize)>,
+}
+
+/// A solver's error with what the definition knows of the vertex.
+pub fn of_step(error: solver::Error, definition: &llb::Graph) -> anyhow::Error {
+    let solver::Error::Vertex { vertex, name, source } = error else { return error.into() };
+    let locations = definition.vertex(&vertex).map(|vertex| vertex.locations.as_slice()).unwrap_or_default();
+    let location = locations.first().map(|first| Location {
+        file: first.file.to_string(),
+        text: String::from_utf8_lossy(&first.text).into_owned(),
+        lines: locations
+            .iter()
+            .filter(|location| location.file == first.file)
+            .map(|location| (*location.lines.start() as usize, *location.lines.end() as usize))
+            .collect(),
+    });
+    let (process, last_lines) = match source.downcast_ref::<ProcessFailed>() {
+        Some(failed) => (Some((failed.command.clone(), failed.exit)), failed.last_lines.clone()),
+        None => (None, Vec::new()),
+    };
+    StepFailed { vertex, name, location, process, last_lines, source }.into()
 }

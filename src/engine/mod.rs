@@ -1,10 +1,14 @@
 //! Solves build requests: in this process, or (issue "beyond one machine") on an existing BuildKit. What stands
 //! above knows only [`Engine`].
 
+mod cache;
 pub mod containers;
+mod dockerfile;
+mod exports;
 mod failure;
 mod local;
 mod prune;
+mod resolve;
 mod state;
 mod usage;
 

@@ -18,7 +18,7 @@ pub trait Op<R>: Send + Sync {
     fn cache_map(&self, cancel: &Cancel) -> anyhow::Result<CacheMap>;
 
     /// For an input marked [`InputKey::Content`]: the checksum of what this operation reads of it.
-    fn content(&self, input: usize, result: &R) -> anyhow::Result<Digest>;
+    fn content(&self, input: usize, result: &R, cancel: &Cancel) -> anyhow::Result<Digest>;
 
     /// Does the work. The results are this operation's outputs, by index.
     fn exec(&self, inputs: &[R], cancel: &Cancel) -> anyhow::Result<Vec<R>>;

@@ -177,7 +177,7 @@ impl<'a, R: Clone + Send + Sync> Run<'a, R> {
     fn vertex(&self, position: usize) -> anyhow::Result<()> {
         self.cancel.check()?;
         let node = self.node(position);
-        let mut report = Report::new(&self.solver.progress, node);
+        let mut report = Report::new(&self.solver.progress, &self.cancel, node);
         // A source's key is its work: it walks a directory, or asks a server.
         if node.inputs.is_empty() {
             report.start();
@@ -276,7 +276,7 @@ impl<'a, R: Clone + Send + Sync> Run<'a, R> {
             .enumerate()
             .map(|(index, (kind, edge))| match kind {
                 InputKey::Identity => Ok(None),
-                InputKey::Content => node.op.content(index, &self.output(*edge)?).map(Some),
+                InputKey::Content => node.op.content(index, &self.output(*edge)?, &self.cancel).map(Some),
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
         Ok(Some(self.key(position, map, Some(&contents))))
@@ -333,7 +333,7 @@ impl<'a, R: Clone + Send + Sync> Run<'a, R> {
         let node = self.node(position);
         let keys = lock(&self.cells[position].known).keys.clone();
         let Some(key) = keys.first() else { return self.build(position, node) };
-        let mut report = Report::new(&self.solver.progress, node);
+        let mut report = Report::new(&self.solver.progress, &self.cancel, node);
         report.start();
         let done = (|| {
             let _lock = self.solver.cache.lock(key, &self.cancel)?;
@@ -392,13 +392,14 @@ fn unique(key: &Digest) -> Digest {
 /// Tells the progress of one vertex: started at most once, ended at most once.
 struct Report<'a, R> {
     progress: &'a Progress,
+    cancel: &'a Cancel,
     node: &'a Node<R>,
     started: Option<SystemTime>,
 }
 
 impl<'a, R> Report<'a, R> {
-    fn new(progress: &'a Progress, node: &'a Node<R>) -> Self {
-        Self { progress, node, started: None }
+    fn new(progress: &'a Progress, cancel: &'a Cancel, node: &'a Node<R>) -> Self {
+        Self { progress, cancel, node, started: None }
     }
 
     fn start(&mut self) {
@@ -411,9 +412,10 @@ impl<'a, R> Report<'a, R> {
     fn end(&mut self, done: &anyhow::Result<bool>) {
         let now = SystemTime::now();
         self.started.get_or_insert(now);
-        let error = done.as_ref().err().map(|error| match error.downcast_ref::<Cancelled>() {
-            Some(cancelled) => cancelled.to_string(),
-            None => format!("{error:#}"),
+        // What fails after the flag was raised was stopped: it is not why the build failed.
+        let error = done.as_ref().err().map(|error| match self.cancel.check() {
+            Err(cancelled) => cancelled.to_string(),
+            Ok(()) => format!("{error:#}"),
         });
         self.send(Some(now), *done.as_ref().unwrap_or(&false), error);
     }

@@ -1,0 +1,269 @@
+//! From a Dockerfile plan to what the frontend and the operations need: the texts, the directories, the contexts
+//! by name.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::{Context, DockerfilePlan, DockerfileSource, NoCache, SolveRequest, State};
+use crate::base::{Platform, Reference};
+use crate::exec;
+use crate::frontend::{self, Input, NamedContext};
+use crate::image;
+use crate::llb::pb;
+use crate::ops::Machine;
+
+/// What was read. The temporary directories live as long as this.
+pub struct Prepared {
+    pub input: Input,
+    pub locals: BTreeMap<String, PathBuf>,
+    _tmp: Vec<tempfile::TempDir>,
+}
+
+/// The source that COPY and ADD read, by the frontend's name for it.
+const CONTEXT: &str = "context";
+
+/// A name under which buildx and BuildKit's clients look when nobody says another.
+const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
+
+/// Larger Dockerfiles and ignore files are refused, as BuildKit does with its messages.
+const MAX_TEXT: u64 = 16 << 20;
+
+pub fn prepare(state: &State, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<Prepared> {
+    let mut tmp = Vec::new();
+    let dir = match &plan.context {
+        Context::Directory(dir) => dir.clone(),
+        Context::Unpacked(dir) => dir.path().to_owned(),
+        Context::Empty => {
+            let empty = Machine::tmp(state)?;
+            let path = empty.path().to_owned();
+            tmp.push(empty);
+            path
+        }
+        Context::Remote(address) => bail!("a build context at an address ({address}) is not supported yet"),
+    };
+    if !dir.is_dir() {
+        bail!("build context {} is not a directory", dir.display());
+    }
+    let (name, text, beside) = request
+        .progress
+        .step("[internal] load build definition from Dockerfile", |_| dockerfile(&plan.dockerfile, &dir))?;
+    let ignore = request.progress.step("[internal] load .dockerignore", |_| ignore_file(beside.as_deref(), &dir))?;
+    let mut input = Input::new(name, text, request.epoch);
+    let mut locals = BTreeMap::from([(CONTEXT.to_owned(), dir)]);
+    input.ignore = ignore;
+    input.target.clone_from(&plan.target);
+    input.build_args.clone_from(&plan.build_args);
+    input.labels.clone_from(&plan.labels);
+    input.platform = match plan.platforms.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => bail!("several platforms in one build are not supported yet: {}", names(several)),
+    };
+    for (name, value) in &plan.named_contexts {
+        let context = named_context(state, name, value, request, &mut locals)
+            .with_context(|| format!("build context {name}={value}"))?;
+        input.named_contexts.insert(name.clone(), context);
+    }
+    input.no_cache = match &plan.no_cache {
+        NoCache::Use => frontend::NoCache::Use,
+        NoCache::All => frontend::NoCache::All,
+        NoCache::Stages(stages) => frontend::NoCache::Stages(stages.clone()),
+    };
+    input.network = match plan.network {
+        exec::Network::Host => pb::NetMode::Unset,
+        exec::Network::None => pb::NetMode::None,
+    };
+    input.extra_hosts.clone_from(&plan.extra_hosts);
+    let limit = |value: u64| i64::try_from(value).unwrap_or(-1);
+    input.ulimits = plan.ulimits.iter().map(|(name, soft, hard)| (name.clone(), limit(*soft), limit(*hard))).collect();
+    input.shm_size = plan.shm_size;
+    Ok(Prepared { input, locals, _tmp: tmp })
+}
+
+fn names(platforms: &[Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The name that errors show, the text, and the path where it lies, if it does.
+fn dockerfile(source: &DockerfileSource, context: &Path) -> anyhow::Result<(String, Vec<u8>, Option<PathBuf>)> {
+    let read = |path: &Path| {
+        let name = path.strip_prefix(context).unwrap_or(path).display().to_string();
+        match read_text(path) {
+            Ok(Some(text)) => Ok(Some((name, text, Some(path.to_owned())))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read dockerfile {}", path.display())),
+        }
+    };
+    let missing = |path: &Path| anyhow::anyhow!("there is no Dockerfile at {}", path.display());
+    match source {
+        DockerfileSource::Text { name, text } => Ok((name.clone(), text.clone().into_bytes(), None)),
+        DockerfileSource::Path(Some(path)) => read(path)?.ok_or_else(|| missing(path)),
+        DockerfileSource::Path(None) => {
+            for name in DEFAULT_NAMES {
+                if let Some(found) = read(&context.join(name))? {
+                    return Ok(found);
+                }
+            }
+            Err(missing(&context.join(DEFAULT_NAMES[0])))
+        }
+    }
+}
+
+/// The ignore file that belongs to the Dockerfile, else the context's: its name and text.
+fn ignore_file(dockerfile: Option<&Path>, context: &Path) -> anyhow::Result<Option<(String, String)>> {
+    let own = dockerfile.map(|path| {
+        let mut own = path.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
+        let text = read_text(&path).with_context(|| format!("read {}", path.display()))?;
+        if let Some(text) = text {
+            let name = path.strip_prefix(context).unwrap_or(&path).display().to_string();
+            let text = String::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
+            return Ok(Some((name, text)));
+        }
+    }
+    Ok(None)
+}
+
+/// None where no file is.
+fn read_text(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+        Ok(meta) if meta.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory")),
+        Ok(meta) if meta.len() > MAX_TEXT => {
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {MAX_TEXT} bytes")))
+        }
+        Ok(_) => fs::read(path).map(Some),
+    }
+}
+
+/// `NAME=path`, `docker-image://REF`, `oci-layout://DIR[:TAG|@DIGEST]`, `image-tar://FILE`, or an address.
+fn named_context(
+    state: &State,
+    name: &str,
+    value: &str,
+    request: &SolveRequest,
+    locals: &mut BTreeMap<String, PathBuf>,
+) -> anyhow::Result<NamedContext> {
+    match value.split_once("://") {
+        Some(("docker-image", reference)) => Ok(NamedContext::Image(reference.parse()?)),
+        Some(("oci-layout", place)) => {
+            let (dir, wanted) = layout_place(place);
+            adopt(state, name, &request_path(state, dir), wanted, request).map(NamedContext::Image)
+        }
+        Some(("image-tar", file)) => {
+            adopt(state, name, &request_path(state, file), None, request).map(NamedContext::Image)
+        }
+        Some(("http" | "https" | "git" | "ssh", _)) => Ok(NamedContext::Url(value.to_owned())),
+        Some((scheme, _)) => bail!("{scheme}:// is no kind of build context"),
+        None if value.starts_with("git@") => Ok(NamedContext::Url(value.to_owned())),
+        None if value.starts_with("target:") => bail!("target: is for bake files only"),
+        None => {
+            let dir = request_path(state, value);
+            if !dir.is_dir() {
+                bail!("{} is not a directory", dir.display());
+            }
+            let ignore = ignore_file(None, &dir)?;
+            // As buildx does: a context called as the main one must not take its place.
+            let source = if matches!(name, CONTEXT | "dockerfile") { format!("_{name}") } else { name.to_owned() };
+            locals.insert(source.clone(), dir);
+            Ok(NamedContext::Local { source, ignore })
+        }
+    }
+}
+
+fn request_path(state: &State, path: &str) -> PathBuf {
+    state.env().absolute(path)
+}
+
+/// A layout's folder and the tag or digest in it.
+fn layout_place(place: &str) -> (&str, Option<&str>) {
+    if let Some((dir, digest)) = place.split_once('@') {
+        return (dir, Some(digest));
+    }
+    match place.rsplit_once(':') {
+        // A colon before a slash is part of the folder's name.
+        Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag)),
+        _ => (place, None),
+    }
+}
+
+/// Brings an image from an archive or a layout into the store's blobs, without naming it there; a build pins them.
+fn adopt(
+    state: &State,
+    name: &str,
+    path: &Path,
+    wanted: Option<&str>,
+    request: &SolveRequest,
+) -> anyhow::Result<Reference> {
+    let tmp = Machine::tmp(state)?;
+    let opened = request
+        .progress
+        .step(&format!("[context {name}] load {}", path.display()), |_| image::open(path, tmp.path()))?;
+    let answers = |image: &image::Image, names: &[Reference]| match wanted {
+        None => true,
+        Some(wanted) => {
+            image.manifest_descriptor.digest.to_string() == wanted
+                || names.iter().any(|name| name.tag() == Some(wanted))
+        }
+    };
+    let mut found = opened.images.iter().filter(|(image, names)| answers(image, names));
+    let Some((image, _)) = found.next() else { bail!("no such image in {}", path.display()) };
+    if found.next().is_some() {
+        bail!("{} holds several images; say which, as DIR:TAG or DIR@DIGEST", path.display());
+    }
+    state.images().adopt(image, opened.blobs.as_ref())?;
+    let plain: Reference = "dockless-context/image".parse()?;
+    Ok(plain.with_digest(image.manifest_descriptor.digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_named_with_its_tag_or_digest() {
+        let cases = [
+            ("/a/b", ("/a/b", None)),
+            ("/a/b:1.2", ("/a/b", Some("1.2"))),
+            ("/a:b/c", ("/a:b/c", None)),
+            ("/a@sha256:00", ("/a", Some("sha256:00"))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(layout_place(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ignore_file_of_the_dockerfile_beats_that_of_the_context() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = dir.path();
+        let dockerfile = context.join("build.dockerfile");
+        assert_eq!(ignore_file(Some(&dockerfile), context).unwrap(), None);
+        fs::write(context.join(".dockerignore"), "a").unwrap();
+        let found = ignore_file(Some(&dockerfile), context).unwrap().unwrap();
+        assert_eq!(found, (".dockerignore".to_owned(), "a".to_owned()));
+        fs::write(context.join("build.dockerfile.dockerignore"), "b").unwrap();
+        let found = ignore_file(Some(&dockerfile), context).unwrap().unwrap();
+        assert_eq!(found, ("build.dockerfile.dockerignore".to_owned(), "b".to_owned()));
+    }
+
+    #[test]
+    fn the_dockerfile_is_found_and_named_as_people_call_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let context = dir.path();
+        let missing = dockerfile(&DockerfileSource::Path(None), context).unwrap_err().to_string();
+        assert_eq!(missing, format!("there is no Dockerfile at {}/Dockerfile", context.display()));
+        fs::write(context.join("dockerfile"), "FROM scratch").unwrap();
+        let (name, text, path) = dockerfile(&DockerfileSource::Path(None), context).unwrap();
+        assert_eq!((name.as_str(), text.as_slice()), ("dockerfile", &b"FROM scratch"[..]));
+        assert_eq!(path, Some(context.join("dockerfile")));
+    }
+}

@@ -1,0 +1,171 @@
+//! What becomes of a build's result: each asked-for export, from one snapshot and one config.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use super::{Dest, Export, LayerOptions, State};
+use crate::base::{Cancel, Epoch, Progress, Reference};
+use crate::export;
+use crate::image::{Image, ImageConfig};
+use crate::layer::{Compression, Loss, Lost};
+use crate::ops::{Ref, Request};
+use crate::snapshot::Snapshot;
+use crate::store::BlobStore;
+
+/// A finished build.
+pub struct Built<'a> {
+    pub state: &'a State,
+    pub request: &'a Arc<Request>,
+    pub result: Ref,
+    /// None for a definition that no frontend made.
+    pub config: Option<ImageConfig>,
+    pub base: Option<ImageConfig>,
+    pub epoch: Epoch,
+    pub progress: &'a Progress,
+    pub cancel: &'a Cancel,
+}
+
+/// What an export left in the store.
+pub struct Exported {
+    pub image: Image,
+    pub names: Vec<Reference>,
+    /// It can be found in the store; an archive's image need not be.
+    pub stored: bool,
+}
+
+impl Built<'_> {
+    pub fn export(&self, export: &Export) -> anyhow::Result<Option<Exported>> {
+        match export {
+            Export::Image { names, push, options } => self.to_store(names, *push, options).map(Some),
+            Export::Docker { names, dest, options } => {
+                let what = format!("exporting to docker image format{}", suffix(dest));
+                let image = self.archived(&what, options, |image, blobs, tmp| {
+                    export::docker(&[(image, names)], blobs, dest, options, tmp, self.cancel)
+                })?;
+                Ok(Some(Exported { image, names: names.clone(), stored: false }))
+            }
+            Export::Oci { names, dest, tar, options } => {
+                let what = format!("exporting to oci image format{}", suffix(dest));
+                let image = self.archived(&what, options, |image, blobs, tmp| match (tar, dest) {
+                    (true, _) => export::oci(&[(image, names)], blobs, dest, options, tmp, self.cancel),
+                    (false, Dest::File(dir)) => {
+                        export::oci_dir(&[(image, names)], blobs, dir, options, tmp, self.cancel)
+                    }
+                    (false, Dest::Stdout) => bail!("an OCI layout that is a directory cannot go to standard output"),
+                })?;
+                Ok(Some(Exported { image, names: names.clone(), stored: false }))
+            }
+            Export::Tar { dest } => {
+                let tree = self.request.tree(&self.result)?;
+                self.progress.step(&format!("exporting to tar{}", suffix(dest)), |_| {
+                    export::tar(tree.as_ref(), dest, &self.epoch, self.cancel)
+                })?;
+                Ok(None)
+            }
+            Export::Local { dest } => {
+                let tree = self.request.tree(&self.result)?;
+                let lost = self.progress.step(&format!("exporting to client directory {}", dest.display()), |_| {
+                    export::local(tree.as_ref(), dest, &self.epoch, self.cancel)
+                })?;
+                warnings(&lost).for_each(|warning| self.progress.warn(warning));
+                Ok(None)
+            }
+        }
+    }
+
+    fn to_store(&self, names: &[Reference], push: bool, options: &LayerOptions) -> anyhow::Result<Exported> {
+        let mut options = options.clone();
+        if push && options.compression.is_none() {
+            // A registry's readers take gzip for granted; what stays here need not be compressed at all.
+            options.compression = Some(Compression::Gzip);
+        }
+        let images = self.state.images();
+        let image = self.progress.step("exporting to image", |step| {
+            let image = self.image(&options)?;
+            export::to_store(images, &image, names)?;
+            if self.result_is_plain(&options) {
+                self.adopt(&image)?;
+            }
+            for name in names {
+                step.log(crate::base::progress::Stream::Stderr, format!("naming to {name}\n"));
+            }
+            Ok::<_, anyhow::Error>(image)
+        })?;
+        if push {
+            for name in names {
+                self.progress.step(&format!("pushing {name}"), |step| {
+                    let blobs = images.blobs();
+                    self.state
+                        .registry()?
+                        .push(&image.manifest_descriptor, blobs.as_ref(), name, &[], step, self.cancel)
+                        .with_context(|| format!("push {}", name.familiar()))
+                })?;
+            }
+        }
+        Ok(Exported { image, names: names.to_vec(), stored: true })
+    }
+
+    fn archived(
+        &self,
+        what: &str,
+        options: &LayerOptions,
+        write: impl FnOnce(&Image, &dyn BlobStore, &Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Image> {
+        self.progress.step(what, |_| {
+            // The archive is compressed as it is written; the layers here stay as they are cheapest to keep.
+            let image =
+                self.image(&LayerOptions { compression: None, level: None, force: false, ..options.clone() })?;
+            write(&image, self.state.blobs()?.as_ref(), &self.state.tmp()?)?;
+            Ok(image)
+        })
+    }
+
+    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        self.request.snapshot(&self.result, self.cancel)
+    }
+
+    fn image(&self, options: &LayerOptions) -> anyhow::Result<Image> {
+        let snapshots = self.state.snapshots()?;
+        let layers = export::layers(snapshots, &self.snapshot()?, options, &self.epoch, self.cancel)?;
+        let fallback;
+        let config = match &self.config {
+            Some(config) => config,
+            None => {
+                fallback = export::default_config(crate::base::Platform::host());
+                &fallback
+            }
+        };
+        let blobs = self.state.blobs()?;
+        export::image(layers, config, self.base.as_ref(), options, &self.epoch, blobs.as_ref())
+    }
+
+    /// Times that were clamped are not those on disk.
+    fn result_is_plain(&self, options: &LayerOptions) -> bool {
+        !(options.rewrite_timestamp && self.epoch.source_date().is_some())
+    }
+
+    /// A later `FROM` of this image finds its layers unpacked.
+    fn adopt(&self, image: &Image) -> anyhow::Result<()> {
+        Ok(self.state.snapshots()?.adopt(&self.snapshot()?, &image.layers)?)
+    }
+}
+
+fn suffix(dest: &Dest) -> String {
+    match dest {
+        Dest::File(path) => format!(" {}", path.display()),
+        Dest::Stdout => String::new(),
+    }
+}
+
+/// What the host would not take, in one line for each class.
+fn warnings(lost: &Lost) -> impl Iterator<Item = String> {
+    [("owner", &lost.owners), ("device", &lost.devices), ("extended attribute", &lost.xattrs)]
+        .into_iter()
+        .filter(|(_, loss)| loss.count > 0)
+        .map(|(what, Loss { count, example })| {
+            let example = example.as_ref().map(|path| format!(", /{} for one", path.display())).unwrap_or_default();
+            format!("{count} files could not be given their {what}{example}")
+        })
+}
