@@ -13,7 +13,7 @@ use crate::base::Epoch;
 use crate::frontend;
 use crate::image::ImageConfig;
 use crate::llb::{self, pb};
-use crate::ops::{self, Machine, Ref, Request, SnapshotResults};
+use crate::ops::{self, Ref, Request, SnapshotResults};
 use crate::snapshot::Snapshot;
 use crate::solver::Solver;
 

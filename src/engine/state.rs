@@ -102,15 +102,15 @@ impl State {
 
     /// What steps get here. Probes the place when first asked.
     pub fn choice(&self) -> anyhow::Result<&Choice> {
-        self.choice.get(|| Ok(exec::probe(&self.env, &self.dir).choose(self.settings.isolation)?))
+        self.choice.get(|| {
+            let program = self.settings.program.as_deref().unwrap_or(Path::new(exec::THIS_PROGRAM));
+            Ok(exec::probe(&self.dir, program)?.choose(self.settings.isolation)?)
+        })
     }
 
     /// Probes the place when first asked.
     pub fn executor(&self) -> anyhow::Result<&Arc<dyn Executor>> {
-        self.executor.get(|| {
-            let program = self.settings.program.as_deref().unwrap_or(Path::new(exec::THIS_PROGRAM));
-            Ok(exec::executor(self.choice()?, program)?.into())
-        })
+        self.executor.get(|| Ok(exec::executor(self.choice()?).into()))
     }
 
     /// Every snapshot, to look at and to write: asks nothing of the place, so that a build of which everything is known,
