@@ -111,22 +111,17 @@ impl Transport {
         }
     }
 
-    /// Remembers what a 401 asked for. False when there is nothing new that we could answer.
-    pub(super) fn take_challenge(&self, host: &Host, headers: &HeaderMap, call: &Call<'_>) -> Result<bool> {
-        let Some(challenge) = Challenge::of(headers) else { return Ok(false) };
+    /// Remembers what a 401 asked for. False when there is nothing new that we could answer; `shown` is what the
+    /// refused request carried.
+    pub(super) fn take_challenge(&self, host: &Host, headers: &HeaderMap, shown: Option<&HeaderValue>) -> bool {
+        let Some(challenge) = Challenge::of(headers) else { return false };
         let mut auth = lock(&host.auth);
         let is_basic = challenge == Challenge::Basic;
-        let known = auth.challenge.replace(challenge);
-        // The token in use was not liked: it ran out, or was for less.
-        let suffix = format!(" {}", call.repository);
-        let before = auth.tokens.len();
-        auth.tokens.retain(|key, _| !key.ends_with(&suffix));
-        Ok(match known {
-            None => true,
-            Some(Challenge::Basic) if is_basic => !auth.searches.contains_key(call.repository),
-            // A token that was just fetched and refused would be fetched and refused again.
-            Some(_) => before > auth.tokens.len() || !auth.searches.contains_key(call.repository),
-        })
+        auth.challenge = Some(challenge);
+        let Some(shown) = shown else { return true };
+        // The token in use was not liked: it ran out. A sibling may have got a new one already.
+        auth.tokens.retain(|_, token| shown.as_bytes().strip_prefix(b"Bearer ") != Some(token.value.expose()));
+        !is_basic
     }
 
     fn find_credential(&self, registry: &str, repository: &str, watch: Watch<'_>) -> Result<Search> {

@@ -306,6 +306,13 @@ impl Pusher<'_> {
                     }
                     watch.sleep(self.transport.backoff(failures))?;
                     (url, at) = self.whereabouts(&url, what, watch)?;
+                    if at > descriptor.size {
+                        return Err(Error::Invalid {
+                            registry: self.place.host.clone(),
+                            what: what.to_owned(),
+                            reason: format!("has {at} bytes of {}", descriptor.size),
+                        });
+                    }
                 }
             }
         }

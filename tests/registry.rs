@@ -1,0 +1,40 @@
+//! The registry client against Debian's docker-registry and against a hostile registry of our own.
+
+#[path = "support/docker_registry.rs"]
+mod docker_registry;
+#[path = "support/hostile_registry.rs"]
+mod hostile_registry;
+#[path = "support/sample_image.rs"]
+mod sample_image;
+
+#[path = "registry/hostile.rs"]
+mod hostile;
+#[path = "registry/real.rs"]
+mod real;
+
+use std::time::Duration;
+
+use dockless::base::{Env, Platform};
+use dockless::registry::{Patience, Registry, Settings};
+
+/// A client that sees nothing of the machine's own configuration.
+fn client(env: &Env, settings: Settings) -> Registry {
+    let patience = settings.patience.unwrap_or(Patience {
+        tries: 3,
+        delay: Duration::from_millis(20),
+        stall: Duration::from_secs(20),
+    });
+    Registry::new(env, Settings { patience: Some(patience), ..settings }).unwrap()
+}
+
+fn plain_client() -> Registry {
+    client(&Env::of([]), Settings::default())
+}
+
+fn amd64() -> Platform {
+    Platform::new("linux", "amd64", "")
+}
+
+fn arm64() -> Platform {
+    Platform::new("linux", "arm64", "")
+}
