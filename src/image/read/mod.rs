@@ -1,5 +1,8 @@
 //! Images from files of any kind, recognised by content.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -71,6 +74,7 @@ fn unwrapped(mut file: File, tmp: &Path) -> io::Result<File> {
     }
     let mut plain = tempfile::tempfile_in(tmp)?;
     io::copy(&mut layer::decompress_ahead(file)?, &mut plain)?;
+    plain.rewind()?;
     Ok(plain)
 }
 
@@ -91,14 +95,13 @@ fn open_layout(dir: &Path, name: &str) -> Result<Opened> {
     some(Opened { images, blobs: Arc::new(blobs) }, name)
 }
 
-fn open_archive(file: File, name: &str) -> Result<Opened> {
-    let members = Members::index(file, name).map_err(|error| match error {
-        // Whatever it is, its first header is none of a tar.
-        Error::Malformed { problem, .. } if problem.starts_with("tar header at byte 0:") => {
-            Error::NotAnImage(name.to_owned())
-        }
-        other => other,
-    })?;
+fn open_archive(mut file: File, name: &str) -> Result<Opened> {
+    let mut beginning = Vec::new();
+    file.by_ref().take(RECOGNISED).read_to_end(&mut beginning).map_err(at(name))?;
+    if archive::first_name(&beginning).is_none() {
+        return Err(Error::NotAnImage(name.to_owned()));
+    }
+    let members = Arc::new(Members::index(file, name)?);
     let index = members.document(layout::INDEX)?;
     let docker = members.document("manifest.json")?;
     if index.is_none() && docker.is_none() {
@@ -116,28 +119,35 @@ fn open_archive(file: File, name: &str) -> Result<Opened> {
         Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|source| json(layout::INDEX, source))?),
         None => None,
     };
+    let documents = MemoryBlobs::new();
     let mut found = members.layout_blobs();
-    let drafts = docker.iter().map(|entry| Draft::read(&members, entry, &mut found)).collect::<Result<Vec<_>>>()?;
-    let blobs = OverlayBlobs::new(MemoryBlobs::new(), ArchiveBlobs::new(members, found));
     let mut images = match &index {
-        Some(index) => of_index(&blobs, index)?,
+        Some(index) => {
+            of_index(&OverlayBlobs::new(&documents, ArchiveBlobs::new(Arc::clone(&members), found.clone())), index)?
+        }
         None => Vec::new(),
     };
-    for draft in drafts {
+    for entry in &docker {
+        let draft = Draft::read(&members, entry, &mut found)?;
         let id = Digest::of(&draft.config);
         match images.iter_mut().find(|(image, _)| image.config_digest == id) {
             Some((_, references)) => references.extend(draft.references),
             None => {
-                let image = Image::write(&blobs, &draft.config, draft.layers, Dialect::Oci, BTreeMap::new())?;
+                let image = Image::write(&documents, &draft.config, draft.layers, Dialect::Oci, BTreeMap::new())?;
                 images.push((image, draft.references));
             }
         }
     }
+    let blobs = OverlayBlobs::new(documents, ArchiveBlobs::new(members, found));
     for (_, references) in &mut images {
         references.sort();
         references.dedup();
     }
     some(Opened { images, blobs: Arc::new(blobs) }, name)
+}
+
+fn at(name: &str) -> impl FnOnce(io::Error) -> Error {
+    |source| Error::Io { path: name.to_owned(), source }
 }
 
 fn some(opened: Opened, name: &str) -> Result<Opened> {
@@ -162,7 +172,7 @@ fn of_index(blobs: &dyn BlobStore, index: &Index) -> Result<Vec<(Image, Vec<Refe
             None => group.manifests.iter().collect(),
         };
         for entry in chosen {
-            let image = match Image::read(blobs, entry, &host) {
+            let image = match Image::read(blobs, &layout::unnamed(entry.clone()), &host) {
                 Ok(image) => image,
                 // Signatures and attestations lie beside images and are none.
                 Err(error @ (Error::LayerType { .. } | Error::MediaType { .. })) => {
@@ -237,15 +247,15 @@ impl Draft {
 
 /// A layer by what its bytes are. A plain one needs no reading: its digest is its diff ID, and is verified with it.
 fn layer(members: &Members, name: &str, span: Span, diff_id: DiffId) -> Result<(LayerBlob, Digest)> {
-    let at = |source| Error::Io { path: format!("{}: {name}", members.name), source };
+    let name = format!("{}: {name}", members.name);
     let mut magic = Vec::new();
-    members.reader(span).take(4).read_to_end(&mut magic).map_err(at)?;
+    members.reader(span).take(4).read_to_end(&mut magic).map_err(at(&name))?;
     let compression = compression_of(&magic);
     let digest = if compression == Compression::Uncompressed {
         diff_id.0
     } else {
         let mut hasher = Hasher::new();
-        io::copy(&mut members.reader(span), &mut hasher).map_err(at)?;
+        io::copy(&mut members.reader(span), &mut hasher).map_err(at(&name))?;
         hasher.finish()
     };
     let descriptor = Descriptor::new(Dialect::Oci.layer(compression), digest, span.size);
