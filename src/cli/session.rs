@@ -101,7 +101,8 @@ impl Session {
         if let Some(state) = self.state.get() {
             return Ok(state);
         }
-        let settings = Settings { isolation: self.chosen.isolation, registry: self.chosen.registry.clone(), program: None };
+        let settings =
+            Settings { isolation: self.chosen.isolation, registry: self.chosen.registry.clone(), program: None };
         let state = State::open(&self.state_dir(), &self.env, settings)?;
         Ok(self.state.get_or_init(|| state))
     }

@@ -3,14 +3,19 @@
 
 mod cache_mount;
 pub mod content;
+mod copy;
 mod exec;
 pub mod file;
 mod file_op;
 mod merge;
+mod mode;
 mod mounts;
+mod owner;
+pub mod select;
 mod source;
 mod ssh;
 mod tail;
+mod unpack;
 pub mod user;
 
 use std::collections::{BTreeMap, HashMap};
@@ -107,7 +112,7 @@ impl Request {
         if let Some(snapshot) = imported.get(&identity) {
             return Ok(snapshot.clone());
         }
-        let snapshot = file::import(self.snapshots()?, context.as_ref(), cancel)?;
+        let snapshot = file::import(self.snapshots()?, Arc::clone(context) as Arc<_>, cancel)?;
         imported.insert(identity, snapshot.clone());
         Ok(snapshot)
     }

@@ -295,7 +295,7 @@ impl Op<Ref> for GitSource {
         let commit = self.commit(cancel)?;
         self.repository()?.checkout(&self.git, commit, dir.path(), &self.step, cancel)?;
         let files = LocalContext::open(dir.path(), LocalOptions::default())?;
-        Ok(vec![Ref::Snapshot(file::import(self.request.snapshots()?, &files, cancel)?)])
+        Ok(vec![Ref::Snapshot(file::import(self.request.snapshots()?, Arc::new(files), cancel)?)])
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::unpack;
 use super::writer::DeltaWriter;
 use crate::base::Cancel;
 use crate::sys::owner::Ownership;
-use crate::sys::{Kind, Root, RootFs};
+use crate::sys::{Kind, Mtime, Root, RootFs};
 
 /// A folder of work in progress. It is locked as long as its process lives; dropping it removes it.
 pub(super) struct Workplace {
@@ -118,6 +119,13 @@ impl Active {
         let fs = place.path().join("fs");
         make_root(&fs)?;
         Ok(Self { snapshots, base, writing: None, native: None, place })
+    }
+
+    /// When this was started, by the file system's clock: the time of what is made in it.
+    pub fn started(&self) -> Result<Mtime> {
+        let path = self.place.path();
+        let meta = fs::symlink_metadata(path).at(path)?;
+        Ok(Mtime { seconds: meta.mtime(), nanos: u32::try_from(meta.mtime_nsec()).unwrap_or(0) })
     }
 
     /// Where a process may run: everything below is unpacked first. One `Active` takes either a process or a writer.
@@ -227,7 +235,6 @@ impl View {
 
 /// An empty root directory. Whatever the umask, it is what `/` is where nobody says otherwise.
 pub(super) fn make_root(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     fs::create_dir(path).at(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).at(path)
 }

@@ -44,6 +44,7 @@ pub(super) fn of_delta(snapshots: &Snapshots, id: &DeltaId, spec: &LayerSpec, ca
         out: &mut writer,
         clamp: spec.clamp_mtime,
         links: HashMap::new(),
+        unchanged: HashMap::new(),
         parents: Vec::new(),
         cancel,
     };
@@ -163,6 +164,8 @@ struct Layer<'a> {
     out: &'a mut LayerWriter<Blob>,
     clamp: Option<i64>,
     links: HashMap<(u64, u64), PathBuf>,
+    /// Names of files that are as below, and so are not written, unless the file has got a name that is.
+    unchanged: HashMap<(u64, u64), Vec<(PathBuf, Node)>>,
     /// Directories on the way down that are in no change yet: written when something in them is.
     parents: Vec<Option<(PathBuf, Node)>>,
     cancel: &'a Cancel,
@@ -210,9 +213,11 @@ impl Layer<'_> {
                 }
                 self.dir(&path, base_has, answer.alone)?;
                 self.parents.pop();
-            } else if changed {
+            } else if changed || node.inode.is_some_and(|inode| self.links.contains_key(&inode)) {
                 self.write_parents()?;
                 self.leaf(path, node)?;
+            } else if let Some(inode) = node.inode {
+                self.unchanged.entry(inode).or_default().push((path, node));
             }
         }
         Ok(())
@@ -244,7 +249,12 @@ impl Layer<'_> {
                 data = self.delta.open(&path)?;
             }
         }
-        self.out.append(&entry(path, node, self.clamp), &mut data)
+        let inode = node.inode;
+        self.out.append(&entry(path, node, self.clamp), &mut data)?;
+        for (path, node) in inode.and_then(|inode| self.unchanged.remove(&inode)).unwrap_or_default() {
+            self.leaf(path, node)?;
+        }
+        Ok(())
     }
 }
 

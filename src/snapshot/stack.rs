@@ -109,77 +109,65 @@ impl Snapshot {
         Self { deltas: parts.into_iter().flat_map(|part| part.deltas.iter().cloned()).collect() }
     }
 
-    /// The snapshot as text. Image layers are written as whole images, since what a layer unpacks to depends on those
-    /// below it, even where the snapshot holds only some of them.
+    /// The snapshot as text. A row of an image's layers is written with the whole image below it, since what a layer
+    /// unpacks to depends on the layers that it stands on.
     pub(super) fn record(&self) -> String {
-        let lines: Vec<Record> = self
-            .deltas
-            .iter()
-            .map(|delta| match delta {
-                StackDelta::Made(id) => Record::Delta { id: id.0.clone() },
-                StackDelta::Layer(layer) => Record::Layer {
-                    blob: layer.blob.clone(),
-                    below: layer.below.as_ref().map(|below| below.chain),
-                    lost: self.lost(layer),
-                },
-            })
-            .collect();
-        serde_json::to_string(&lines).unwrap_or_default()
-    }
-
-    /// The layers below one that are in no delta of this snapshot, lowest first.
-    fn lost(&self, layer: &ImageLayer) -> Vec<LayerBlob> {
-        let mut lost = Vec::new();
-        let mut next = layer.below.clone();
-        while let Some(below) = next {
-            let here = |delta: &StackDelta| matches!(delta, StackDelta::Layer(l) if l.chain == below.chain);
-            if self.deltas.iter().any(here) {
-                return Vec::new();
+        let mut records: Vec<Record> = Vec::new();
+        let mut top: Option<ChainId> = None;
+        for delta in self.deltas.iter() {
+            match (delta, records.last_mut()) {
+                (StackDelta::Made(id), _) => {
+                    records.push(Record::Delta { id: id.0.clone() });
+                    top = None;
+                }
+                (StackDelta::Layer(layer), Some(Record::Image { layers, .. }))
+                    if top.is_some() && layer.below.as_ref().map(|below| below.chain) == top =>
+                {
+                    layers.push(layer.blob.clone());
+                    top = Some(layer.chain);
+                }
+                (StackDelta::Layer(layer), _) => {
+                    let layers = layer.image();
+                    records.push(Record::Image { from: layers.len() - 1, layers });
+                    top = Some(layer.chain);
+                }
             }
-            lost.insert(0, below.blob.clone());
-            next = below.below.clone();
         }
-        lost
+        // Strings, numbers and lists of them: nothing in here can fail to be JSON.
+        serde_json::to_string(&records).unwrap_or_default()
     }
 
     pub(super) fn from_record(text: &str) -> Result<Self> {
         let malformed = |cause: String| Error::Record { text: text.to_owned(), cause };
         let records: Vec<Record> = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
-        let mut known: Vec<Arc<ImageLayer>> = Vec::new();
         let mut deltas = Vec::with_capacity(records.len());
         for record in records {
             match record {
+                // A name of ours leads nowhere else.
                 Record::Delta { id } if !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()) => {
                     deltas.push(StackDelta::Made(DeltaId(id)));
                 }
                 Record::Delta { id } => return Err(malformed(format!("{id:?} is no delta"))),
-                Record::Layer { blob, below, lost } => {
-                    for delta in Self::image(&lost).deltas.iter() {
-                        if let StackDelta::Layer(layer) = delta {
-                            known.push(Arc::clone(layer));
-                        }
-                    }
-                    let below = match below {
-                        None => None,
-                        Some(chain) => Some(
-                            known
-                                .iter()
-                                .rfind(|layer| layer.chain == chain)
-                                .cloned()
-                                .ok_or_else(|| malformed(format!("{chain} is not below")))?,
-                        ),
-                    };
-                    let chain = match &below {
-                        Some(below) => below.chain.then(blob.diff_id),
-                        None => ChainId::first(blob.diff_id),
-                    };
-                    let layer = Arc::new(ImageLayer { blob, chain, below });
-                    known.push(Arc::clone(&layer));
-                    deltas.push(StackDelta::Layer(layer));
+                Record::Image { layers, from } => {
+                    deltas.extend(Self::image(&layers).deltas.iter().skip(from).cloned());
                 }
             }
         }
         Ok(Self { deltas: deltas.into() })
+    }
+}
+
+impl ImageLayer {
+    /// This layer with all below it, lowest first.
+    fn image(&self) -> Vec<LayerBlob> {
+        let mut layers = vec![self.blob.clone()];
+        let mut next = &self.below;
+        while let Some(layer) = next {
+            layers.push(layer.blob.clone());
+            next = &layer.below;
+        }
+        layers.reverse();
+        layers
     }
 }
 
@@ -189,13 +177,17 @@ enum Record {
     Delta {
         id: String,
     },
-    Layer {
-        blob: LayerBlob,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        below: Option<ChainId>,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        lost: Vec<LayerBlob>,
+    Image {
+        layers: Vec<LayerBlob>,
+        /// How many of them are only what the others stand on.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from: usize,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

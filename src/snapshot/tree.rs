@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
+use crate::base::{Digest, Hasher};
 use crate::sys::{Kind, Meta};
 
 /// One file of a tree.
@@ -35,6 +36,13 @@ pub trait Tree: Send + Sync {
 
     /// The bytes of a regular file.
     fn open(&self, path: &Path) -> io::Result<FileData>;
+
+    /// The digest of a regular file's bytes. A tree that remembers digests answers without reading.
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        let mut hasher = Hasher::new();
+        io::copy(&mut self.open(path)?, &mut hasher)?;
+        Ok(hasher.finish())
+    }
 }
 
 /// A file's content: a descriptor where there is one (so that it can be cloned or copied in the kernel), else a stream.
