@@ -1,0 +1,386 @@
+//! The walk over a context: which files are in it, and what stat says of them. Nothing is opened but directories.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, FileType, Stat};
+
+use super::at;
+use crate::base::patterns::{Matcher, Parents};
+use crate::base::{Cancel, Digest, Hasher};
+use crate::sys::{Root, dir};
+
+/// Which files are in the context.
+pub struct Filter<'a> {
+    pub exclude: &'a Matcher,
+    pub include: &'a Matcher,
+    /// None for everything.
+    pub follow: Option<&'a BTreeSet<PathBuf>>,
+}
+
+/// What stat says of a file that changes when the file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    pub mode: u32,
+    pub device: u64,
+    pub inode: u64,
+    pub size: u64,
+    pub mtime: (i64, u32),
+    pub ctime: (i64, u32),
+    pub rdev: u64,
+}
+
+impl Stamp {
+    pub fn of(stat: &Stat) -> Self {
+        Self {
+            mode: stat.st_mode,
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+            rdev: stat.st_rdev,
+        }
+    }
+
+    /// Whether the file could change now and keep its times: clocks of file systems tick every 4 to 10 ms, some
+    /// only every one or two seconds.
+    pub fn is_racy(&self, now: SystemTime) -> bool {
+        const TICK: i128 = 50_000_000;
+        const COARSE_TICK: i128 = 2_500_000_000;
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i128);
+        let changed = i128::from(self.ctime.0) * 1_000_000_000 + i128::from(self.ctime.1);
+        now - changed < if self.ctime.1 == 0 { COARSE_TICK } else { TICK }
+    }
+
+    pub fn is_file(&self) -> bool {
+        FileType::from_raw_mode(self.mode) == FileType::RegularFile
+    }
+
+    pub fn hash(&self, hasher: &mut Hasher) {
+        let mut bytes = [0; 60];
+        let fields = [self.device, self.inode, self.size, self.mtime.0 as u64, self.ctime.0 as u64, self.rdev];
+        for (slot, field) in bytes[..48].chunks_exact_mut(8).zip(fields) {
+            slot.copy_from_slice(&field.to_le_bytes());
+        }
+        for (slot, field) in bytes[48..].chunks_exact_mut(4).zip([self.mode, self.mtime.1, self.ctime.1]) {
+            slot.copy_from_slice(&field.to_le_bytes());
+        }
+        hasher.update(bytes);
+    }
+}
+
+struct Child {
+    name: OsString,
+    stamp: Stamp,
+    /// A directory that is here only for what is below it, if anything is.
+    way: bool,
+}
+
+/// The files of a context, by directory.
+pub struct Scan {
+    /// Children sorted bytewise.
+    dirs: HashMap<PathBuf, Vec<Child>>,
+    root: Stamp,
+    started: SystemTime,
+}
+
+impl Scan {
+    pub fn of(root: &Root, filter: &Filter<'_>, cancel: &Cancel) -> io::Result<Self> {
+        let started = SystemTime::now();
+        let dirs = Walk { root, filter, cancel, state: Mutex::default(), changed: Condvar::new() }.run()?;
+        let mut scan = Self { dirs, root: Stamp::of(&rustix::fs::fstat(root.fd())?), started };
+        scan.drop_empty_ways();
+        Ok(scan)
+    }
+
+    /// What was seen at a path; none where the context has nothing.
+    pub fn get(&self, path: &Path) -> Option<&Stamp> {
+        let Some(name) = path.file_name() else { return path.as_os_str().is_empty().then_some(&self.root) };
+        let children = self.dirs.get(path.parent()?)?;
+        let found = children.binary_search_by(|child| child.name.as_bytes().cmp(name.as_bytes())).ok()?;
+        Some(&children[found].stamp)
+    }
+
+    /// Names in a directory, sorted bytewise.
+    pub fn names(&self, dir: &Path) -> Option<Vec<OsString>> {
+        Some(self.dirs.get(dir)?.iter().map(|child| child.name.clone()).collect())
+    }
+
+    /// A digest over all stamps. `content` is asked for files whose stamp cannot be trusted yet.
+    pub fn identity(&self, content: impl Fn(&Path) -> io::Result<Digest>) -> io::Result<Digest> {
+        let mut hasher = Hasher::new();
+        // Of the root only its mode shows in an image; its times change with whatever is beside the context.
+        hasher.update(self.root.mode.to_le_bytes());
+        let mut todo = vec![PathBuf::new()];
+        while let Some(dir) = todo.pop() {
+            let children = self.dirs.get(&dir).map_or(&[][..], Vec::as_slice);
+            hasher.field(dir.as_os_str().as_bytes());
+            hasher.update((children.len() as u64).to_le_bytes());
+            for child in children {
+                hasher.field(child.name.as_bytes());
+                match FileType::from_raw_mode(child.stamp.mode) {
+                    // A directory's size and times tell of what is hidden in it, too; its children tell the rest.
+                    FileType::Directory => {
+                        hasher.update(child.stamp.mode.to_le_bytes());
+                        if !child.way {
+                            hasher.update(child.stamp.mtime.0.to_le_bytes());
+                            hasher.update(child.stamp.mtime.1.to_le_bytes());
+                        }
+                        todo.push(dir.join(&child.name));
+                    }
+                    FileType::RegularFile if child.stamp.is_racy(self.started) => {
+                        child.stamp.hash(&mut hasher);
+                        hasher.update(content(&dir.join(&child.name))?.as_bytes());
+                    }
+                    _ => child.stamp.hash(&mut hasher),
+                }
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Takes out directories that were entered for patterns that nothing below them matched.
+    fn drop_empty_ways(&mut self) {
+        let mut ways: Vec<PathBuf> = self
+            .dirs
+            .iter()
+            .flat_map(|(dir, children)| children.iter().filter(|child| child.way).map(|child| dir.join(&child.name)))
+            .collect();
+        // Deepest first, so that a way whose only content was a way goes too.
+        ways.sort_unstable_by(|a, b| b.cmp(a));
+        for way in ways {
+            if self.dirs.get(&way).is_none_or(Vec::is_empty) {
+                self.dirs.remove(&way);
+                if let (Some(parent), Some(name)) = (way.parent(), way.file_name())
+                    && let Some(children) = self.dirs.get_mut(parent)
+                {
+                    children.retain(|child| child.name != name);
+                }
+            }
+        }
+    }
+}
+
+/// A directory to list, with what the matchers know of it.
+struct Job {
+    dir: PathBuf,
+    exclude: Parents,
+    include: Parents,
+    followed: bool,
+}
+
+#[derive(Default)]
+struct State {
+    todo: VecDeque<Job>,
+    working: usize,
+    failed: Option<io::Error>,
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    filter: &'a Filter<'a>,
+    cancel: &'a Cancel,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+type Found = Vec<(PathBuf, Vec<Child>)>;
+
+impl Walk<'_> {
+    fn run(&self) -> io::Result<HashMap<PathBuf, Vec<Child>>> {
+        /// From here on there is work for several.
+        const MANY: usize = 8;
+        const MAX_THREADS: usize = 8;
+        let first =
+            Job { dir: PathBuf::new(), exclude: Parents::default(), include: Parents::default(), followed: false };
+        let mut todo = VecDeque::from([first]);
+        let mut found = Vec::new();
+        while todo.len() < MANY
+            && let Some(job) = todo.pop_front()
+        {
+            found.push(self.list(job, &mut todo)?);
+        }
+        if !todo.is_empty() {
+            self.lock().todo = todo;
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+            std::thread::scope(|scope| {
+                let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.work())).collect();
+                found.extend(self.work());
+                for other in others {
+                    match other.join() {
+                        Ok(part) => found.extend(part),
+                        Err(panic) => std::panic::resume_unwind(panic),
+                    }
+                }
+            });
+            if let Some(error) = self.lock().failed.take() {
+                return Err(error);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) -> Found {
+        let mut found = Vec::new();
+        let mut state = self.lock();
+        loop {
+            if state.failed.is_some() {
+                return found;
+            }
+            let Some(job) = state.todo.pop_back() else {
+                if state.working == 0 {
+                    return found;
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.working += 1;
+            drop(state);
+            let mut below = VecDeque::new();
+            let listed = self.list(job, &mut below);
+            state = self.lock();
+            state.working -= 1;
+            match listed {
+                Ok(listed) => found.push(listed),
+                Err(error) => state.failed = Some(error),
+            }
+            if !below.is_empty() || state.working == 0 || state.failed.is_some() {
+                self.changed.notify_all();
+            }
+            state.todo.append(&mut below);
+        }
+    }
+
+    fn list(&self, job: Job, below: &mut VecDeque<Job>) -> io::Result<(PathBuf, Vec<Child>)> {
+        self.cancel.check().map_err(io::Error::other)?;
+        let fd = self.root.open_dir(&job.dir).map_err(|error| at(&job.dir, error))?;
+        let mut children = Vec::new();
+        for name in dir::names(&fd).map_err(|error| at(&job.dir, error))? {
+            let path = job.dir.join(&name);
+            let Some(fate) = self.fate(&path, &job)? else { continue };
+            let stat = match rustix::fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // Gone since it was listed.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(at(&path, error.into())),
+            };
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if !fate.shown && !is_dir {
+                continue;
+            }
+            if is_dir && (fate.shown || fate.ways) {
+                below.push_back(Job {
+                    dir: path,
+                    exclude: fate.exclude,
+                    include: fate.include,
+                    followed: fate.followed,
+                });
+            }
+            if fate.shown || fate.ways {
+                children.push(Child { name, stamp: Stamp::of(&stat), way: !fate.shown });
+            }
+        }
+        Ok((job.dir, children))
+    }
+
+    /// None where nothing at or below the path can be in the context.
+    fn fate(&self, path: &Path, job: &Job) -> io::Result<Option<Fate>> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let Filter { exclude, include, follow } = self.filter;
+        let text = path.to_string_lossy();
+        let (mut excluded, mut exclude_state) = (false, Parents::default());
+        if !exclude.is_empty() {
+            (excluded, exclude_state) = exclude.matches_below(&text, &job.exclude).map_err(invalid)?;
+            if excluded && !exclude.may_take_back_below(&text) {
+                return Ok(None);
+            }
+        }
+        let (mut included, mut include_state) = (include.is_empty() && follow.is_none(), Parents::default());
+        if !include.is_empty() {
+            (included, include_state) = include.matches_below(&text, &job.include).map_err(invalid)?;
+        }
+        let followed = follow.is_some_and(|follow| job.followed || follow.contains(path));
+        included |= followed;
+        let leads = || {
+            included
+                || include
+                    .patterns()
+                    .iter()
+                    .any(|pattern| !pattern.is_exclusion() && leads_below(pattern.text(), &text))
+                || follow.is_some_and(|follow| {
+                    follow.range(path.to_owned()..).next().is_some_and(|next| next.starts_with(path))
+                })
+        };
+        let ways = leads();
+        let shown = included && !excluded;
+        Ok((shown || ways).then_some(Fate { shown, ways, exclude: exclude_state, include: include_state, followed }))
+    }
+}
+
+struct Fate {
+    shown: bool,
+    /// Something below may be in the context.
+    ways: bool,
+    exclude: Parents,
+    include: Parents,
+    followed: bool,
+}
+
+/// Whether a pattern could match something below a directory that it does not match itself.
+fn leads_below(pattern: &str, dir: &str) -> bool {
+    let mut pattern = pattern.split('/');
+    for name in dir.split('/') {
+        match pattern.next() {
+            None => return false,
+            Some(part) if part.contains("**") => return true,
+            Some(part) if crate::base::patterns::glob::matches(part, name).unwrap_or(true) => {}
+            Some(_) => return false,
+        }
+    }
+    pattern.next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_on_the_way_to_a_match_are_entered() {
+        let cases = [
+            ("a/b/c", "a", true),
+            ("a/b/c", "a/b", true),
+            ("a/b/c", "a/b/c", false),
+            ("a/b/c", "b", false),
+            ("*/c", "x", true),
+            ("*/c", "x/y", false),
+            ("**/c", "x/y", true),
+            ("a/**", "a", true),
+            ("a/**", "b", false),
+            ("a*/x", "ab", true),
+        ];
+        for (pattern, dir, expected) in cases {
+            assert_eq!(leads_below(pattern, dir), expected, "{pattern} {dir}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_racy_for_as_long_as_its_clock_may_stand_still() {
+        let now = UNIX_EPOCH + std::time::Duration::from_millis(10_000);
+        let stamp = |ctime| Stamp { mode: 0, device: 0, inode: 0, size: 0, mtime: (0, 0), ctime, rdev: 0 };
+        let cases =
+            [((9, 990_000_000), true), ((9, 900_000_000), false), ((8, 0), true), ((7, 0), false), ((99, 0), true)];
+        for (ctime, racy) in cases {
+            assert_eq!(stamp(ctime).is_racy(now), racy, "{ctime:?}");
+        }
+    }
+}
