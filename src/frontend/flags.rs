@@ -48,7 +48,7 @@ impl Flags {
                 (Kind::Bool, Some(value)) => match value.to_ascii_lowercase().as_str() {
                     bool @ ("true" | "false") => bool.to_owned(),
                     _ => {
-                        return Err(Error::boxed(format!("expecting boolean value for flag --{name}, not: {value}")));
+                        return Err(about(word, format!("expecting boolean value for flag --{name}, not: {value}")));
                     }
                 },
                 (Kind::Text | Kind::List, Some(value)) => value.to_owned(),

@@ -383,6 +383,7 @@ impl<'a> Planner<'a> {
         self.close_contexts();
         let state = &mut self.states[target];
         let mut config = state.image.clone();
+        config.history.extend(state.log.to_lines());
         config.config.labels.extend(self.input.labels.clone());
         if !self.platforms.implicit {
             config.platform = self.platforms.target.clone();

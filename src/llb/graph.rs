@@ -139,8 +139,13 @@ impl Graph {
         &self.vertices
     }
 
+    /// Where in [`Graph::vertices`] it stands.
+    pub fn position(&self, digest: &VertexDigest) -> Option<usize> {
+        self.index.get(digest).copied()
+    }
+
     pub fn vertex(&self, digest: &VertexDigest) -> Option<&Vertex> {
-        self.index.get(digest).map(|&i| &self.vertices[i])
+        self.position(digest).map(|i| &self.vertices[i])
     }
 }
 

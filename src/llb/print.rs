@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::{CUSTOM_NAME, Graph, Vertex, pb};
+use crate::base::VertexDigest;
 
 /// What an op does, in a few words.
 pub fn summary(op: &pb::Op) -> String {
@@ -42,11 +43,8 @@ pub fn text(graph: &Graph) -> String {
         for (key, value) in fields {
             line(&mut out, format_args!("  {key}: {value}"));
         }
-        let inputs: Vec<String> = vertex
-            .inputs()
-            .iter()
-            .map(|(digest, index)| format!("#{}{}", position(graph, digest), output_suffix(*index)))
-            .collect();
+        let inputs: Vec<String> =
+            vertex.inputs().iter().map(|(digest, index)| reference(graph, digest, *index)).collect();
         if !inputs.is_empty() {
             line(&mut out, format_args!("  inputs: {}", inputs.join(" ")));
         }
@@ -66,7 +64,7 @@ pub fn text(graph: &Graph) -> String {
     match graph.head() {
         None => line(&mut out, format_args!("result: scratch")),
         Some((digest, index)) => {
-            line(&mut out, format_args!("result: #{}{}", position(graph, &digest), output_suffix(index)));
+            line(&mut out, format_args!("result: {}", reference(graph, &digest, index)));
         }
     }
     out
@@ -77,12 +75,9 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{text}");
 }
 
-fn position(graph: &Graph, digest: &crate::base::VertexDigest) -> usize {
-    graph.vertices().iter().position(|v| v.digest == *digest).unwrap_or(usize::MAX)
-}
-
-fn output_suffix(index: usize) -> String {
-    if index == 0 { String::new() } else { format!(".{index}") }
+fn reference(graph: &Graph, digest: &VertexDigest, index: usize) -> String {
+    let position = graph.position(digest).unwrap_or_default();
+    if index == 0 { format!("#{position}") } else { format!("#{position}.{index}") }
 }
 
 /// Nested values as dotted keys; what is empty is left out.

@@ -289,7 +289,8 @@ fn mode(chmod: &str) -> Result<Mode> {
         return Ok(Mode { bits: file::NO_MODE, symbolic: String::new() });
     }
     let invalid = || {
-        Error::boxed(format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777"))
+        let problem = format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777");
+        Box::new(Error::new(problem).about(chmod))
     };
     if chmod.bytes().all(|b| b.is_ascii_digit()) {
         let bits = i32::from_str_radix(chmod, 8).ok().filter(|bits| *bits <= 0o7777).ok_or_else(invalid)?;

@@ -47,7 +47,9 @@ pub struct StageState {
     pub env: Variables,
     pub dir: String,
     pub user: String,
+    /// Its history is what the base image had; [`StageState::log`] goes on from there.
     pub image: ImageConfig,
+    pub log: Log,
     pub base_image: Option<ImageConfig>,
     pub build_args: Vec<Argument>,
     pub workdir_set: bool,
@@ -56,6 +58,45 @@ pub struct StageState {
     pub healthcheck: Option<RangeInclusive<usize>>,
     /// With what comments at the current instruction add.
     pub linter: Linter,
+}
+
+/// Lines of a history. Stages on top of each other share what they have in common: a chain of a thousand stages
+/// would otherwise hold half a million lines.
+#[derive(Clone, Default)]
+pub struct Log(Option<Rc<Entry>>);
+
+struct Entry {
+    line: History,
+    before: Log,
+}
+
+impl Log {
+    fn push(&mut self, line: History) {
+        let before = std::mem::take(self);
+        self.0 = Some(Rc::new(Entry { line, before }));
+    }
+
+    /// All lines, the oldest first.
+    pub fn to_lines(&self) -> Vec<History> {
+        let mut lines = Vec::new();
+        let mut at = &self.0;
+        while let Some(entry) = at {
+            lines.push(entry.line.clone());
+            at = &entry.before.0;
+        }
+        lines.reverse();
+        lines
+    }
+}
+
+impl Drop for Log {
+    /// One by one: a long list dropped from inside itself would fill the stack.
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some(mut entry) = next.and_then(Rc::into_inner) {
+            next = entry.before.0.take();
+        }
+    }
 }
 
 /// An instruction, and the stages whose files it takes.
@@ -91,6 +132,7 @@ impl StageState {
             dir: "/".to_owned(),
             user: String::new(),
             image: ImageConfig::new(platform),
+            log: Log::default(),
             base_image: None,
             build_args: Vec::new(),
             workdir_set: false,
@@ -131,6 +173,7 @@ impl StageState {
         self.user.clone_from(&base.user);
         self.platform.clone_from(&base.platform);
         self.image = base.image.clone();
+        self.log = base.log.clone();
         // Triggers fire once, in the first stage on top.
         self.image.config.on_build.clear();
         self.base_image.clone_from(&base.base_image);
@@ -144,7 +187,7 @@ impl StageState {
 
     /// Adds a line to the image's history.
     pub fn commit(&mut self, created_by: String, layer: bool, created: Option<String>) {
-        self.image.history.push(History {
+        self.log.push(History {
             created,
             created_by: Some(created_by),
             author: None,
