@@ -57,7 +57,7 @@ impl Members {
             window.resize(wanted.max(WINDOW), 0);
             let filled =
                 read_at(&file, &mut window, position).map_err(|source| Error::Io { path: name.to_owned(), source })?;
-            if filled == 0 && position == end {
+            if filled == 0 && position >= end {
                 // Some writers leave the end mark out.
                 break;
             }
@@ -91,8 +91,7 @@ impl Members {
                     if let (Some(path), Some(member)) = (path, member) {
                         members.insert(path, member);
                     }
-                    let size = if entry.is_file() { entry.padded_size() } else { entry.size.next_multiple_of(512) };
-                    (consumed, size)
+                    (consumed, entry.size)
                 }
                 ParseEvent::SparseEntry { entry, .. } => {
                     return Err(broken(format!("member {:?} is sparse", entry.path_lossy())));
@@ -103,8 +102,9 @@ impl Members {
             position = position
                 .checked_add(consumed as u64)
                 .and_then(|next| next.checked_add(size))
-                .filter(|next| next.saturating_sub(511) <= end)
-                .ok_or_else(|| broken(format!("truncated: the member at byte {position} ends beyond the archive")))?;
+                .filter(|next| *next <= end)
+                .ok_or_else(|| broken(format!("truncated: the member at byte {position} ends beyond the archive")))?
+                .next_multiple_of(512);
             if members.len() > MEMBER_LIMIT {
                 return Err(broken(format!("more than {MEMBER_LIMIT} members")));
             }

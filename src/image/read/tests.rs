@@ -268,10 +268,7 @@ fn what_is_no_image_is_told_from_what_is_a_broken_one() {
         (&lone("repositories", b"{}"), "x.tar: an archive from before Docker 1.10, without manifest.json"),
         (&lone("manifest.json", b"[]"), "x.tar: no image in it"),
         (&lone("manifest.json", b"[{]"), "x.tar: manifest.json: key must be a string at line 1 column 3"),
-        (
-            &lone("index.json", b"[]"),
-            "x.tar: index.json: invalid length 0, expected struct Index with 5 elements at line 1 column 2",
-        ),
+        (&lone("index.json", b"[]"), "x.tar: index.json: invalid type: sequence, expected struct Index"),
         (
             &archive(&[F("manifest.json", entry("../../etc/passwd", &[]))]),
             "x.tar: manifest.json names \"../../etc/passwd\", which is not there",
@@ -288,7 +285,7 @@ fn what_is_no_image_is_told_from_what_is_a_broken_one() {
             ]),
             &format!("image {} has 0 layers and 1 diff IDs", Digest::of(&config)),
         ),
-        (&good[..good.len() / 2], "x.tar: truncated: the member at byte "),
+        (&good[..good.len() - 1024 - 500], "x.tar: truncated: the member at byte "),
     ];
     for (bytes, message) in cases {
         let said = folder.error(bytes);
