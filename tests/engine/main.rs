@@ -1,0 +1,6 @@
+//! Builds through the local engine, with no command line around it: what is built, what is remembered, what is left
+//! when a build is killed.
+
+mod build;
+mod fixture;
+mod warm;
