@@ -1,8 +1,18 @@
 //! Frees what can be made again: build cache, unpacked layers, cache mounts, leftovers of killed processes.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use super::State;
+use anyhow::Context;
+
+use super::usage::{disk_bytes, of_containers, of_images};
+use super::{State, containers, state};
+use crate::base::Digest;
+use crate::ops::cache_mount;
+use crate::snapshot::DeltaId;
+use crate::solver::CacheStore;
+use crate::store::FileLock;
 
 /// What a prune leaves alone.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +34,128 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// How long a writer of a small file may take; older leftovers are nobody's.
+const WRITING: Duration = Duration::from_secs(3600);
+
 /// Removes what `keep` does not name. What a running process uses stays.
-pub fn prune(_state: &State, _keep: &Keep) -> anyhow::Result<Pruned> {
-    todo!()
+pub fn prune(state: &State, keep: &Keep) -> anyhow::Result<Pruned> {
+    let now = SystemTime::now();
+    let mut pruned = Pruned::default();
+    state::sweep(&state.dir().join("tmp"))?;
+    state.cache().sweep(WRITING)?;
+    deltas(state, keep, now, &mut pruned)?;
+    records(state, keep, now)?;
+    blobs(state, &mut pruned)?;
+    if !keep.cache_mounts {
+        for folder in cache_mount::list(&state.cache_mounts_dir())? {
+            if !is_new(keep, folder.used, now)
+                && let Some(_unused) = FileLock::try_exclusive(&folder.lock)?
+            {
+                pruned.bytes += remove(&folder.path)?;
+                pruned.removed.push(folder.id);
+            }
+        }
+    }
+    if takes_all(keep) {
+        pruned.bytes += remove(&state.source_cache_dir())?;
+    }
+    pruned.removed.sort();
+    Ok(pruned)
+}
+
+fn takes_all(keep: &Keep) -> bool {
+    keep.newer_than.is_none() && keep.bytes.is_none()
+}
+
+fn is_new(keep: &Keep, used: Option<SystemTime>, now: SystemTime) -> bool {
+    keep.newer_than.is_some_and(|limit| used.is_some_and(|used| now.duration_since(used).unwrap_or_default() < limit))
+}
+
+fn deltas(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> anyhow::Result<()> {
+    let snapshots = state.snapshots()?;
+    // What a container stands on cannot be made again.
+    let mut kept = of_containers(state)?;
+    if keep.images {
+        kept.extend(of_images(state)?);
+    }
+    let mut usage = snapshots.usage()?;
+    usage.sort_by_key(|delta| std::cmp::Reverse(delta.last_used));
+    let mut room = keep.bytes.unwrap_or(0);
+    for delta in &usage {
+        let fits = room >= delta.bytes;
+        if fits {
+            room -= delta.bytes;
+        }
+        if fits || is_new(keep, Some(delta.last_used), now) {
+            kept.insert(delta.id.clone());
+        }
+    }
+    pruned.removed.extend(usage.iter().map(|delta| &delta.id).filter(|id| !kept.contains(*id)).map(DeltaId::to_string));
+    pruned.bytes += snapshots.prune(&|id| kept.contains(id))?.bytes;
+    Ok(())
+}
+
+/// A record outlives its result on purpose: what stands on the result is still recognised by it. It goes when
+/// everything goes, or when nobody has used it for as long as was asked for.
+fn records(state: &State, keep: &Keep, now: SystemTime) -> anyhow::Result<()> {
+    for record in state.cache().list()? {
+        let goes = if keep.newer_than.is_some() { !is_new(keep, Some(record.used), now) } else { takes_all(keep) };
+        if goes {
+            state.cache().remove(&record.key)?;
+        }
+    }
+    Ok(())
+}
+
+fn blobs(state: &State, pruned: &mut Pruned) -> anyhow::Result<()> {
+    let mut needed: BTreeSet<Digest> = BTreeSet::new();
+    let mut all = containers::snapshots(state)?;
+    for record in state.cache().list()? {
+        let results = state.cache().get(&record.key)?.map(|record| record.results).unwrap_or_default();
+        for result in results {
+            all.extend(state.snapshots()?.load(&result)?);
+        }
+    }
+    for snapshot in all {
+        needed.extend(
+            (0..snapshot.len()).filter_map(|index| snapshot.image_layer(index)).map(|layer| layer.descriptor.digest),
+        );
+    }
+    let images = state.images();
+    let before: BTreeSet<Digest> = images.blobs().list()?.into_iter().collect();
+    if let Some(collected) = images.collect(&|digest| needed.contains(digest))? {
+        let after: BTreeSet<Digest> = images.blobs().list()?.into_iter().collect();
+        pruned.removed.extend(before.difference(&after).map(Digest::to_string));
+        pruned.bytes += collected.bytes;
+    }
+    Ok(())
+}
+
+/// Removes a folder of ours; what it took is the answer. Files of steps may be in directories without write
+/// permission, which root does not mind and an ordinary user owns.
+fn remove(path: &Path) -> anyhow::Result<u64> {
+    let bytes = disk_bytes(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(0) };
+    if !parent.is_dir() {
+        return Ok(0);
+    }
+    let removed = crate::sys::Root::open(parent).and_then(|root| root.remove(Path::new(name)));
+    removed.with_context(|| format!("remove {}", path.display()))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_are_new_by_their_last_use() {
+        let now = SystemTime::now();
+        let keep = Keep { newer_than: Some(Duration::from_secs(60)), ..Keep::default() };
+        assert!(is_new(&keep, Some(now), now));
+        assert!(is_new(&keep, Some(now + Duration::from_secs(5)), now), "a clock that was set back");
+        assert!(!is_new(&keep, Some(now - Duration::from_secs(61)), now));
+        assert!(!is_new(&keep, None, now), "never used");
+        assert!(!is_new(&Keep::default(), Some(now), now));
+    }
 }

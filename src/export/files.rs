@@ -7,10 +7,9 @@ use anyhow::Context;
 
 use super::Dest;
 use super::out::{name_beside, write_to};
-use super::walk::walk;
 use crate::base::{Cancel, Epoch};
 use crate::layer::{DirOptions, DirTarget, Lost, TarWriter, Target};
-use crate::snapshot::Tree;
+use crate::snapshot::{Tree, walk};
 use crate::sys::{Kind, Mtime, Root};
 
 /// Writes a result's files as one flat tar. Under a pinned date every file has that date, as with BuildKit.

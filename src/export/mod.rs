@@ -5,7 +5,6 @@ mod archive;
 mod files;
 mod image;
 mod out;
-mod walk;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
 
 use crate::base::{Cancel, Digest};
-use crate::layer::{DirTarget, Entry, Target};
 use crate::llb::pb;
 use crate::snapshot::{self, Tree};
 use crate::store::FileLock;
-use crate::sys::{Kind, Root};
 
 /// A cache folder while a step uses it.
 pub struct CacheMount {
@@ -20,7 +19,7 @@ pub struct CacheMount {
 }
 
 /// The file beside the folders that tells a person what they are.
-pub const NAME_FILE: &str = "id";
+const NAME_FILE: &str = "id";
 
 impl CacheMount {
     /// Opens the folder of an id, or makes it as `first` has it. `target` is the id of what has none.
@@ -44,14 +43,54 @@ impl CacheMount {
             let _making = FileLock::exclusive(&home.join("making.lock"), cancel)?;
             if !path.exists() {
                 fs::write(home.join(NAME_FILE), id).with_context(|| format!("name {}", home.display()))?;
-                make(&home, &path, first)?;
+                make(&home, &path, first, cancel)?;
             }
+        }
+        // Its time is that of the folder's last use. Only the order of a later prune depends on it.
+        let named = fs::File::open(home.join(NAME_FILE)).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = named {
+            tracing::debug!(%error, path = %home.display(), "the folder's last use is not noted");
         }
         Ok(Self { path, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// One cache folder as prune and `du` see it.
+pub struct CacheFolder {
+    /// What the step calls it, and which of several copies it is.
+    pub id: String,
+    pub path: PathBuf,
+    pub lock: PathBuf,
+    pub used: Option<SystemTime>,
+}
+
+/// All cache folders below the place where they live, sorted.
+pub fn list(folder: &Path) -> anyhow::Result<Vec<CacheFolder>> {
+    let mut found = Vec::new();
+    for home in names(folder)? {
+        let home = folder.join(home);
+        let id = fs::read_to_string(home.join(NAME_FILE)).unwrap_or_default();
+        let used = fs::metadata(home.join(NAME_FILE)).and_then(|meta| meta.modified()).ok();
+        for name in names(&home)? {
+            let Ok(number) = name.parse() else { continue };
+            let id = if number == 0 { id.clone() } else { format!("{id} ({number})") };
+            found.push(CacheFolder { id, path: home.join(&name), lock: lock_path(&home, number), used });
+        }
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(found)
+}
+
+fn names(dir: &Path) -> anyhow::Result<Vec<String>> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        listing => listing
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect())
+            .with_context(|| format!("read {}", dir.display())),
     }
 }
 
@@ -70,35 +109,14 @@ fn first_free(home: &Path) -> anyhow::Result<(u32, FileLock)> {
 }
 
 /// Made beside its place and renamed into it, so that a folder is complete when it is there.
-fn make(home: &Path, path: &Path, first: Option<(&dyn Tree, &str)>) -> anyhow::Result<()> {
+fn make(home: &Path, path: &Path, first: Option<(&dyn Tree, &str)>, cancel: &Cancel) -> anyhow::Result<()> {
     let beside = tempfile::Builder::new().prefix(".new-").tempdir_in(home)?;
     let inner = beside.path().join("0");
     fs::create_dir(&inner)?;
     if let Some((tree, selector)) = first {
         let from = snapshot::resolve(tree, Path::new(selector.trim_start_matches('/')), true)?;
-        let mut target = DirTarget::new(Root::open(&inner)?, Default::default());
-        fill(tree, &from, Path::new(""), &mut target)
+        super::fill::fill(tree, &from, &inner, cancel)
             .with_context(|| format!("copy /{} into the cache folder", from.display()))?;
-        target.finish()?;
     }
     fs::rename(&inner, path).with_context(|| format!("rename to {}", path.display()))
-}
-
-/// Copies an entry and what is below it. Folders in folders are as deep as the tree's own limits let them be.
-fn fill(tree: &dyn Tree, from: &Path, to: &Path, target: &mut dyn Target) -> anyhow::Result<()> {
-    let Some(node) = tree.lookup(from)? else { return Ok(()) };
-    let is_dir = node.kind == Kind::Directory;
-    let entry = Entry { path: to.to_owned(), kind: node.kind.clone(), meta: node.meta };
-    match node.kind {
-        Kind::File { .. } => {
-            target.entry(&entry, &mut std::io::BufReader::new(tree.open(from)?))?;
-        }
-        _ => target.entry(&entry, &mut std::io::empty())?,
-    }
-    if is_dir {
-        for name in tree.read_dir(from)? {
-            fill(tree, &from.join(&name), &to.join(&name), target)?;
-        }
-    }
-    Ok(())
 }

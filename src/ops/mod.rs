@@ -1,12 +1,13 @@
 //! LLB operations as the solver runs them: sources, processes, file actions, merge and diff. Everything that an
 //! operation needs of the machine is handed to it.
 
-mod cache_mount;
+pub mod cache_mount;
 pub mod content;
 mod copy;
 mod exec;
 pub mod file;
 mod file_op;
+mod fill;
 mod merge;
 mod mode;
 mod mounts;
@@ -34,6 +35,7 @@ use crate::solver;
 use crate::source::local::LocalContext;
 
 pub use exec::ProcessFailed;
+pub use fill::fill;
 
 /// What an operation produces.
 #[derive(Clone)]

@@ -17,12 +17,14 @@ mod native;
 mod pool;
 mod stack;
 mod store;
+mod subtree;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
 mod unpack;
+mod walk;
 mod writer;
 
 pub use active::{Active, View};
@@ -31,4 +33,6 @@ pub use error::{Error, Result};
 pub use stack::{DeltaId, Snapshot};
 pub use store::{Driver, LayerSpec, Pruned, Snapshots, Usage};
 pub use tree::{FileData, Node, Tree, clean, read_small, resolve};
+pub use subtree::Subtree;
+pub use walk::walk;
 pub use writer::DeltaWriter;

@@ -185,6 +185,22 @@ impl Snapshots {
         Ok(())
     }
 
+    /// The deltas that a snapshot's files lie in on this disk: what a prune must keep for it to stay unpacked. Layers
+    /// that were never unpacked have none.
+    pub fn unpacked(&self, snapshot: &Snapshot) -> Result<Vec<DeltaId>> {
+        let mut ids = Vec::new();
+        for delta in snapshot.deltas.iter() {
+            match delta {
+                StackDelta::Made(id) => ids.push(id.clone()),
+                StackDelta::Layer(layer) => {
+                    let name = self.0.unpacked_dir(layer)?.and_then(|dir| Some(dir.file_name()?.to_str()?.to_owned()));
+                    ids.extend(name.map(DeltaId));
+                }
+            }
+        }
+        Ok(ids)
+    }
+
     /// What each delta takes.
     pub fn usage(&self) -> Result<Vec<Usage>> {
         let deltas = self.0.dir.join("deltas");

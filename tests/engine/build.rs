@@ -42,7 +42,14 @@ fn the_environment_user_and_directory_are_the_images() {
         .build("FROM busybox\nENV A=1\nWORKDIR /w\nUSER user\nRUN id; env; readlink /proc/self/cwd; hostname\n")
         .ok();
     let log = crate::fixture::log(&events);
-    for line in ["uid=1000(user) gid=1000(user) groups=1000(user),50(extra)", "A=1", "HOME=/home", "PATH=/bin", "/w", "buildkitsandbox"] {
+    for line in [
+        "uid=1000(user) gid=1000(user) groups=1000(user),50(extra)",
+        "A=1",
+        "HOME=/home",
+        "PATH=/bin",
+        "/w",
+        "buildkitsandbox",
+    ] {
         assert!(log.lines().any(|l| l == line || l.starts_with(line)), "{line:?} is not in:\n{log}");
     }
 }

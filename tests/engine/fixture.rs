@@ -66,17 +66,28 @@ impl World {
         }
         add("tmp/", tar::EntryType::Directory, 0o1777, b"", "");
         add("bin/busybox", tar::EntryType::Regular, 0o755, program, "");
-        for name in ["sh", "cat", "echo", "ls", "mkdir", "rm", "sleep", "true", "false", "touch", "stat", "id", "env", "test", "cp", "mv", "seq", "date", "hostname", "wc", "head", "grep", "mount", "chmod", "chown", "readlink", "kill"] {
+        for name in [
+            "sh", "cat", "echo", "ls", "mkdir", "rm", "sleep", "true", "false", "touch", "stat", "id", "env", "test",
+            "cp", "mv", "seq", "date", "hostname", "wc", "head", "grep", "mount", "chmod", "chown", "readlink", "kill",
+        ] {
             add(&format!("bin/{name}"), tar::EntryType::Symlink, 0o777, b"", "busybox");
         }
-        add("etc/passwd", tar::EntryType::Regular, 0o644, b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n", "");
+        add(
+            "etc/passwd",
+            tar::EntryType::Regular,
+            0o644,
+            b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n",
+            "",
+        );
         add("etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nuser:x:1000:\nextra:x:50:user\n", "");
         let bytes = tar.into_inner().unwrap();
         let mut config = ImageConfig::new(Platform::host());
         config.config.env = vec!["PATH=/bin".to_owned()];
         config.config.cmd = Some(vec!["sh".to_owned()]);
         let images = self.state.images();
-        let made = image::import(&mut bytes.as_slice(), config, "test", &epoch(), images.blobs().as_ref(), &Cancel::new()).unwrap();
+        let made =
+            image::import(&mut bytes.as_slice(), config, "test", &epoch(), images.blobs().as_ref(), &Cancel::new())
+                .unwrap();
         images.tag(&made.manifest_descriptor, &name.parse().unwrap()).unwrap();
     }
 
@@ -215,7 +226,8 @@ fn listing(tar: &Path) -> BTreeMap<String, String> {
         let mut entry = entry.unwrap();
         let path = entry.path().unwrap().display().to_string().trim_end_matches('/').to_owned();
         let header = entry.header().clone();
-        let owner = format!("{:o} {}:{}", header.mode().unwrap() & 0o7777, header.uid().unwrap(), header.gid().unwrap());
+        let owner =
+            format!("{:o} {}:{}", header.mode().unwrap() & 0o7777, header.uid().unwrap(), header.gid().unwrap());
         let what = match header.entry_type() {
             tar::EntryType::Directory => "/".to_owned(),
             tar::EntryType::Symlink => format!("-> {}", entry.link_name().unwrap().unwrap().display()),

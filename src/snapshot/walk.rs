@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use super::tree::{Node, Tree};
 use crate::base::Cancel;
 use crate::layer::Entry;
-use crate::snapshot::{Node, Tree};
 use crate::sys::Kind;
 
 /// Gives `visit` every entry but the root, with the bytes of the files.
