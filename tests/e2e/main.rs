@@ -1,5 +1,6 @@
 //! End to end, through the built program, against real components.
 
+mod expansion;
 mod fixture;
 mod golden_build;
 mod interop;
