@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Client, Identity, NoProxy, Proxy, redirect};
 
-use super::config::{Policy, is_loopback};
+use super::Settings;
+use super::config::{Hosts, Policy, is_loopback};
 use super::error::{Error, Result};
 use crate::base::Env;
 
 /// A host that does not even accept within this time is away.
 const CONNECT_TIME: Duration = Duration::from_secs(20);
+
+/// A client for a web server that is no registry, with the same trust and proxies. It follows no redirect.
+pub fn web(env: &Env, host: &str) -> Result<Client> {
+    build(env, host, &Hosts::new(env, &Settings::default())?.policy(host)?)
+}
 
 pub(super) fn build(env: &Env, host: &str, policy: &Policy) -> Result<Client> {
     // A second installation is refused, and means that somebody was first.
@@ -85,7 +91,7 @@ fn proxies(env: &Env) -> Vec<Proxy> {
 }
 
 /// The whole chain of causes in one line, without the address: it may carry a signature.
-pub(super) fn causes(error: &reqwest::Error) -> String {
+pub fn causes(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut source: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -103,7 +109,7 @@ pub(super) fn causes(error: &reqwest::Error) -> String {
 }
 
 /// Whether trying again could help: a certificate will be as bad in a second.
-pub(super) fn is_transient(error: &reqwest::Error) -> bool {
+pub fn is_transient(error: &reqwest::Error) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(cause) = source {
         if cause.downcast_ref::<rustls::Error>().is_some() {

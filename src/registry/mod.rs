@@ -3,7 +3,7 @@
 
 mod auth;
 mod challenge;
-mod client;
+pub mod client;
 mod config;
 mod ecr;
 mod error;
