@@ -7,6 +7,8 @@ mod copy;
 mod exec;
 pub mod file;
 mod file_op;
+#[cfg(test)]
+mod file_tests;
 mod fill;
 mod merge;
 mod mode;

@@ -32,7 +32,7 @@ pub use copy::Copier;
 pub use error::{Error, Result};
 pub use stack::{DeltaId, Snapshot};
 pub use store::{Driver, LayerSpec, Pruned, Snapshots, Usage};
-pub use tree::{FileData, Node, Tree, clean, read_small, resolve};
 pub use subtree::Subtree;
+pub use tree::{FileData, Node, Tree, clean, read_small, resolve};
 pub use walk::walk;
 pub use writer::DeltaWriter;

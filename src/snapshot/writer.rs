@@ -266,10 +266,9 @@ fn named(path: &Path) -> impl FnOnce(io::Error) -> anyhow::Error + '_ {
     move |error| anyhow::Error::new(error).context(format!("/{}", path.display()))
 }
 
-/// A directory's own names that its delta made, as the writer sees them.
 impl Target for DeltaWriter {
     fn entry(&mut self, entry: &Entry, data: &mut dyn BufRead) -> anyhow::Result<()> {
-        let mut apply = || -> io::Result<()> {
+        let apply = || -> io::Result<()> {
             let path = self.land(&entry.path)?;
             match &entry.kind {
                 Kind::Directory => self.make_dir(&path, &entry.meta),
