@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use annotate_snippets::Renderer;
 use dockless::base::{Digest, Epoch, Platform, Reference};
 use dockless::frontend::{self, ImageConfigs, Input, ResolvedImage};
 use dockless::image::config::ImageConfig;
@@ -41,7 +42,7 @@ fn check(text: &[u8]) {
     let outcome = frontend::build(&input, &Anything);
     match &outcome {
         Err(error) => {
-            let _ = error.render(true);
+            let _ = error.render(&Renderer::styled());
             let _ = error.to_string();
         }
         Ok(built) => {
@@ -50,7 +51,7 @@ fn check(text: &[u8]) {
             let again = frontend::build(&input, &Anything).expect("it was built before");
             assert_eq!(built.definition, again.definition, "the same text makes the same graph");
             assert_eq!(built.config.to_bytes(), again.config.to_bytes());
-            built.warnings.iter().for_each(|w| drop(w.render(true)));
+            built.warnings.iter().for_each(|w| drop(w.render(&Renderer::styled())));
         }
     }
     let _ = frontend::check(&input, &Anything);

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use annotate_snippets::Renderer;
 use dockless::base::{Digest, Epoch, Platform, Reference};
 use dockless::frontend::{self, ImageConfigs, Input, NamedContext, NoCache, ResolvedImage};
 use dockless::image::config::ImageConfig;
@@ -101,7 +102,7 @@ fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
     let mut files = BTreeMap::new();
     match frontend::build(&input(dir, &given), &images) {
         Err(error) => {
-            files.insert("error.txt", format!("{}\n", error.render(false).trim_end()));
+            files.insert("error.txt", format!("{}\n", error.render(&Renderer::plain()).trim_end()));
         }
         Ok(built) => {
             let graph = Graph::decode(&built.definition).expect("a definition of ours is valid");

@@ -101,7 +101,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         return Some((Exit::Missing, None));
     }
     if let Some(error) = cause.downcast_ref::<frontend::Error>() {
-        return Some((Exit::Dockerfile, error.hint.clone()));
+        // With a place, the hint stands below the source lines.
+        let hint = error.hint.clone().filter(|_| error.place.is_none() && error.more.is_empty());
+        return Some((Exit::Dockerfile, hint));
     }
     if let Some(error) = cause.downcast_ref::<StepFailed>() {
         // A step that ran no process failed for a reason of its own, further down the chain.
@@ -177,14 +179,8 @@ fn step_failed(text: &mut String, step: &StepFailed, renderer: &Renderer) {
 }
 
 fn dockerfile_error(text: &mut String, error: &frontend::Error, renderer: &Renderer) {
-    let Some(place) = &error.place else { return };
-    let span = place
-        .span
-        .clone()
-        .filter(|span| place.text.get(span.clone()).is_some())
-        .or_else(|| lines(&place.text, *place.lines.start(), *place.lines.end()));
-    if let Some(snippet) = snippet(&error.message, &place.file, &place.text, span, renderer) {
-        let _ = writeln!(text, "{snippet}");
+    if error.place.is_some() || !error.more.is_empty() {
+        let _ = writeln!(text, "{}", error.render(renderer).trim_end());
     }
 }
 

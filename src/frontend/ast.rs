@@ -6,7 +6,7 @@ use super::parser::{self, Node, Source};
 
 /// Parses a Dockerfile and prints what was read.
 pub fn dump(name: &str, text: &[u8]) -> Result<String, Error> {
-    let parsed = parser::parse(&Source::new(name, text)).map_err(|e| *e)?;
+    let parsed = parser::parse(&Source::new(name, text))?;
     let lines: String = parsed.nodes.iter().map(|n| format!("({})\n", node(n))).collect();
     Ok(lines.trim().to_owned())
 }

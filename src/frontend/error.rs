@@ -20,8 +20,14 @@ pub struct Place {
 }
 
 /// Why a Dockerfile cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub struct Error {
+///
+/// One pointer, because results are many and errors few.
+#[derive(Debug)]
+pub struct Error(Box<Detail>);
+
+/// What is known of an [`Error`].
+#[derive(Debug)]
+pub struct Detail {
     pub message: String,
     pub place: Option<Place>,
     /// What the user may do about it.
@@ -34,16 +40,38 @@ pub struct Error {
     focus: Option<String>,
 }
 
-/// What the parts of the frontend return: the error is boxed because it carries a place, and results are many.
-pub(super) type Result<T, E = Box<Error>> = std::result::Result<T, E>;
+pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl std::ops::Deref for Error {
+    type Target = Detail;
+
+    fn deref(&self) -> &Detail {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Detail {
+        &mut self.0
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}
 
 impl Error {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, hint: None, source: None, more: Vec::new(), focus: None }
-    }
-
-    pub(super) fn boxed(message: impl Into<String>) -> Box<Self> {
-        Box::new(Self::new(message))
+        Self(Box::new(Detail {
+            message: message.into(),
+            place: None,
+            hint: None,
+            source: None,
+            more: Vec::new(),
+            focus: None,
+        }))
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -92,11 +120,7 @@ impl fmt::Display for Error {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        f.write_str(&self.message)?;
-        if let Some(hint) = &self.hint {
-            write!(f, " ({hint})")?;
-        }
-        Ok(())
+        f.write_str(&self.message)
     }
 }
 

@@ -40,7 +40,7 @@ pub struct ResolvedImage {
 
 /// Reads a Dockerfile and plans the build of its target stage.
 pub fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built, Error> {
-    plan::build(input, images).map_err(|e| *e)
+    plan::build(input, images)
 }
 
 /// Reads a Dockerfile for its mistakes and the rules it breaks; nothing is planned.
@@ -50,5 +50,5 @@ pub fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
 
 /// The stages of a Dockerfile, in order.
 pub fn targets(input: &Input) -> Result<Vec<Target>, Error> {
-    plan::targets(input).map_err(|e| *e)
+    plan::targets(input)
 }

@@ -113,7 +113,7 @@ pub fn parse(source: &Source) -> Result<Parsed> {
     }
     if nodes.is_empty() {
         let last = parser.number.max(1);
-        return Err(Box::new(Error::new("file with no instructions").at(&source.place(last..=last))));
+        return Err(Error::new("file with no instructions").at(&source.place(last..=last)));
     }
     Ok(Parsed { nodes, escape: parser.escape, source: source.clone(), empty_continuations })
 }
@@ -124,7 +124,7 @@ pub fn parse_trigger(text: &str) -> Result<Node> {
     let mut parsed = parse(&source)?;
     match parsed.nodes.len() {
         1 => Ok(parsed.nodes.remove(0)),
-        _ => Err(Error::boxed("onbuild trigger should be a single expression")),
+        _ => Err(Error::new("onbuild trigger should be a single expression")),
     }
 }
 
@@ -145,7 +145,7 @@ impl<'a> Parser<'a> {
 
     fn directive(&mut self, line: &str) -> Result<bool> {
         let here = self.source.place(self.number..=self.number);
-        let found = self.directives.line(line).map_err(|m| Box::new(Error::new(m).at(&here)))?;
+        let found = self.directives.line(line).map_err(|m| Error::new(m).at(&here))?;
         if let Some(directive) = &found
             && directive.name == "escape"
         {
@@ -153,10 +153,8 @@ impl<'a> Parser<'a> {
                 "`" => '`',
                 "\\" => '\\',
                 other => {
-                    return Err(Box::new(
-                        Error::new(format!("invalid escape token '{other}' does not match ` or \\"))
-                            .at_word(&here, other),
-                    ));
+                    return Err(Error::new(format!("invalid escape token '{other}' does not match ` or \\"))
+                        .at_word(&here, other));
                 }
             };
         }
@@ -196,10 +194,10 @@ impl<'a> Parser<'a> {
     }
 
     fn node(&mut self, line: String, start: usize, comments: Vec<String>) -> Result<Node> {
-        let located = |e: Box<Error>, end: usize| Box::new(e.at(&self.source.place(start..=end)));
+        let located = |e: Error, end: usize| e.at(&self.source.place(start..=end));
         let mut node = words::node(&line, self.escape, 0).map_err(|e| located(e, self.number))?;
         if line.contains("<<") && node.takes_heredocs() {
-            let announced = heredoc::in_line(&line).map_err(|m| located(Error::boxed(m), self.number))?;
+            let announced = heredoc::in_line(&line).map_err(|m| located(Error::new(m), self.number))?;
             for heredoc in announced {
                 let content = self.heredoc(&heredoc, start)?;
                 node.heredocs.push(Heredoc { content, ..heredoc });
@@ -226,7 +224,7 @@ impl<'a> Parser<'a> {
         }
         let place = self.source.place(start..=start).word(&heredoc.name);
         let hint = format!("no line after this one is just {}", heredoc.name);
-        Err(Box::new(Error::new("unterminated heredoc").at(&place).hint(hint)))
+        Err(Error::new("unterminated heredoc").at(&place).hint(hint))
     }
 }
 

@@ -74,7 +74,7 @@ struct Platforms {
 /// Reads a Dockerfile and plans the build of its target stage.
 pub(super) fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built> {
     let source = read(input)?;
-    let linter = linter(&source)?;
+    let linter = linter(&source, input)?;
     let (mut planner, file) = start(input, images, &source, &linter)?;
     let target = planner.work(file)?;
     planner.finish(target)
@@ -82,9 +82,9 @@ pub(super) fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built> {
 
 /// Reads a Dockerfile for its mistakes alone: without a target, every stage is looked at.
 pub(super) fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
-    let (linter, source) = match read(input).and_then(|source| Ok((linter(&source)?, source))) {
+    let (linter, source) = match read(input).and_then(|source| Ok((linter(&source, input)?, source))) {
         Ok(read) => read,
-        Err(error) => return Checked { warnings: Vec::new(), error: Some(*error) },
+        Err(error) => return Checked { warnings: Vec::new(), error: Some(error) },
     };
     let outcome = start(input, images, &source, &linter).and_then(|(mut planner, file)| {
         planner.all_stages = input.target.is_none();
@@ -92,7 +92,7 @@ pub(super) fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
     });
     match outcome.and_then(|_| linter.finish()) {
         Ok(warnings) => Checked { warnings, error: None },
-        Err(error) => Checked { warnings: linter.warnings(), error: Some(*error) },
+        Err(error) => Checked { warnings: linter.warnings(), error: Some(error) },
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) fn targets(input: &Input) -> Result<Vec<Target>> {
 fn read(input: &Input) -> Result<Source> {
     let source = Source::new(&input.name, &input.text);
     if source.text.is_empty() {
-        return Err(Error::boxed("the Dockerfile cannot be empty"));
+        return Err(Error::new("the Dockerfile cannot be empty"));
     }
     check_syntax(&source, input)?;
     Ok(source)
@@ -133,7 +133,7 @@ fn start<'a>(
     }
     let file = instruction::file(&parsed, linter)?;
     if file.stages.is_empty() {
-        return Err(Box::new(Error::new("dockerfile contains no stages to build").hint("begin a stage with FROM")));
+        return Err(Error::new("dockerfile contains no stages to build").hint("begin a stage with FROM"));
     }
     stages::check_names(&file.stages, linter);
     stages::check_casing(&file.stages, linter);
@@ -167,14 +167,17 @@ fn check_syntax(source: &Source, input: &Input) -> Result<()> {
     let error = Error::new(format!("frontend {syntax} cannot be run"))
         .hint("the built-in frontend reads what docker/dockerfile:1 reads; remove the syntax line to use it");
     let line = source.text.lines().position(|l| l.contains(syntax)).map_or(1, |n| n + 1);
-    Err(Box::new(if from_file { error.at_word(&source.place(line..=line), syntax) } else { error }))
+    Err(if from_file { error.at_word(&source.place(line..=line), syntax) } else { error })
 }
 
-fn linter(source: &Source) -> Result<Linter> {
+fn linter(source: &Source, input: &Input) -> Result<Linter> {
+    if let Some(check) = input.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
+        return Ok(Linter::new(source, Config::parse(check)?));
+    }
     let check = directive::find("check", &source.text).unwrap_or_default();
     let check = check.split(' ').next().unwrap_or_default();
     let line = source.text.lines().position(|l| l.contains("check")).map_or(1, |n| n + 1);
-    let config = Config::parse(check).map_err(|e| Box::new(e.at(&source.place(line..=line))))?;
+    let config = Config::parse(check).map_err(|e| e.at(&source.place(line..=line)))?;
     Ok(Linter::new(source, config))
 }
 
@@ -200,7 +203,7 @@ impl<'a> Planner<'a> {
         let patterns = input.ignore.as_ref().map(|(_, text)| super::ignore::parse(text)).unwrap_or_default();
         let ignore = Matcher::new(&patterns).map_err(|e| {
             let name = input.ignore.as_ref().map(|(name, _)| name.as_str()).unwrap_or_default();
-            Error::boxed(format!("failed parsing {name}: {e}"))
+            Error::new(format!("failed parsing {name}: {e}"))
         })?;
         let mut planner = Self {
             input,
@@ -315,7 +318,7 @@ impl<'a> Planner<'a> {
         let value = given.or_else(|| self.globals.get(SOURCE_DATE_EPOCH));
         let Some(value) = value.filter(|v| !v.is_empty()) else { return Ok(()) };
         let seconds = value.parse().map_err(|_| {
-            Error::boxed(format!("invalid SOURCE_DATE_EPOCH: {value}: expected whole seconds since 1970"))
+            Error::new(format!("invalid SOURCE_DATE_EPOCH: {value}: expected whole seconds since 1970"))
         })?;
         self.epoch = Some(seconds);
         Ok(())
@@ -356,13 +359,13 @@ impl<'a> Planner<'a> {
     fn spend(&mut self, bytes: usize) -> Result<()> {
         self.expanded = self.expanded.saturating_add(bytes);
         if self.expanded > MAX_EXPANDED {
-            return Err(Error::boxed(format!("variables expand to more than {MAX_EXPANDED} bytes in all")));
+            return Err(Error::new(format!("variables expand to more than {MAX_EXPANDED} bytes in all")));
         }
         Ok(())
     }
 
-    fn error_at_word(&self, message: String, lines: &std::ops::RangeInclusive<usize>, word: &str) -> Box<Error> {
-        Box::new(Error::new(message).at_word(&self.source.place(lines.clone()), word))
+    fn error_at_word(&self, message: String, lines: &std::ops::RangeInclusive<usize>, word: &str) -> Error {
+        Error::new(message).at_word(&self.source.place(lines.clone()), word)
     }
 
     /// Where an op comes from, line by line as BuildKit does it.

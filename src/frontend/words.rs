@@ -44,7 +44,7 @@ pub fn node(line: &str, escape: char, nesting: usize) -> Result<Node> {
         }
         "onbuild" => {
             if nesting == MAX_NESTING {
-                return Err(Error::boxed("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
+                return Err(Error::new("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"));
             }
             if !rest.is_empty() {
                 let inner = self::node(rest, escape, nesting + 1)?;
@@ -154,20 +154,21 @@ fn pairs(rest: &str, keyword: &str, escape: char) -> Result<Vec<String>> {
     let Some(first) = words.first() else { return Ok(Vec::new()) };
     if !first.contains('=') {
         let Some((name, value)) = rest.split_once(is_blank) else {
-            return Err(Box::new(
-                Error::new(format!("{keyword} must have two arguments")).hint(format!("write {keyword} {rest}=value")),
-            ));
+            return Err(
+                Error::new(format!("{keyword} must have two arguments")).hint(format!("write {keyword} {rest}=value"))
+            );
         };
         return Ok(vec![name.to_owned(), value.trim_start_matches(is_blank).to_owned(), String::new()]);
     }
     let mut pairs = Vec::with_capacity(3 * words.len());
     for word in &words {
         let Some((name, value)) = word.split_once('=') else {
-            return Err(Box::new(
-                Error::new(format!("Syntax error - can't find = in {}. Must be of the form: name=value", quote(word)))
-                    .about(word)
-                    .hint("a value with spaces needs quotes around it"),
-            ));
+            return Err(Error::new(format!(
+                "Syntax error - can't find = in {}. Must be of the form: name=value",
+                quote(word)
+            ))
+            .about(word)
+            .hint("a value with spaces needs quotes around it"));
         };
         pairs.extend([name.to_owned(), value.to_owned(), "=".to_owned()]);
     }
@@ -193,7 +194,7 @@ fn json(rest: &str) -> Result<Option<Vec<String>>> {
     let Ok(list) = serde_json::from_str::<Vec<serde_json::Value>>(rest) else { return Ok(None) };
     let word = |value| match value {
         serde_json::Value::String(word) => Ok(word),
-        _ => Err(Error::boxed("when using JSON array syntax, arrays must be comprised of strings only")),
+        _ => Err(Error::new("when using JSON array syntax, arrays must be comprised of strings only")),
     };
     list.into_iter().map(word).collect::<Result<_>>().map(Some)
 }
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn refuses_with_the_reason() {
-        let message = |line: &str| node(line, '\\', 0).unwrap_err().message;
+        let message = |line: &str| node(line, '\\', 0).unwrap_err().message.clone();
         assert_eq!(message("ENV a"), "ENV must have two arguments");
         assert_eq!(message("LABEL a=b c"), "Syntax error - can't find = in \"c\". Must be of the form: name=value");
         assert_eq!(message("CMD [\"a\", 1]"), "when using JSON array syntax, arrays must be comprised of strings only");

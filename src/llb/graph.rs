@@ -63,6 +63,9 @@ pub enum InvalidDefinition {
     Malformed { op: VertexDigest, what: &'static str },
 }
 
+/// An op and its inputs.
+type Decoded = (pb::Op, Vec<(VertexDigest, usize)>);
+
 impl Graph {
     /// Reads and checks a definition. One without ops is `scratch`: it has no head.
     pub fn decode(definition: &pb::Definition) -> Result<Self, InvalidDefinition> {
@@ -102,7 +105,7 @@ impl Graph {
         &mut self,
         head: VertexDigest,
         user: VertexDigest,
-        decoded: &mut HashMap<VertexDigest, (pb::Op, Vec<(VertexDigest, usize)>)>,
+        decoded: &mut HashMap<VertexDigest, Decoded>,
     ) -> Result<(), InvalidDefinition> {
         // Not by recursion: a long chain of ops must not end in a stack overflow.
         let mut stack = vec![(head, user, false)];

@@ -9,12 +9,12 @@ use crate::frontend::input::Warning;
 const SHOWN_LINES: usize = 8;
 
 impl Error {
-    /// This error and those found beside it, each with its source, as text for a terminal.
-    pub fn render(&self, color: bool) -> String {
-        let mut out = snippet(Level::ERROR, &self.described(), self.place.as_ref(), self.hint.as_deref(), color);
+    /// This error and those found beside it, each with its source lines and what may help.
+    pub fn render(&self, renderer: &Renderer) -> String {
+        let mut out = snippet(Level::ERROR, &self.described(), self.place.as_ref(), self.hint.as_deref(), renderer);
         for more in &self.more {
             out.push('\n');
-            out.push_str(&more.render(color));
+            out.push_str(&more.render(renderer));
         }
         out
     }
@@ -29,15 +29,15 @@ impl Error {
 }
 
 impl Warning {
-    /// The warning with its source, as text for a terminal.
-    pub fn render(&self, color: bool) -> String {
+    /// The warning with its source lines and where the rule is explained.
+    pub fn render(&self, renderer: &Renderer) -> String {
         let text = format!("{}: {}", self.rule, self.message);
         let hint = (!self.url.is_empty()).then_some(self.url.as_str());
-        snippet(Level::WARNING, &text, self.place.as_ref(), hint, color)
+        snippet(Level::WARNING, &text, self.place.as_ref(), hint, renderer)
     }
 }
 
-fn snippet(level: Level<'_>, text: &str, place: Option<&Place>, hint: Option<&str>, color: bool) -> String {
+fn snippet(level: Level<'_>, text: &str, place: Option<&Place>, hint: Option<&str>, renderer: &Renderer) -> String {
     let title = level.primary_title(text);
     let mut group = match place {
         None => Group::with_title(title),
@@ -52,7 +52,6 @@ fn snippet(level: Level<'_>, text: &str, place: Option<&Place>, hint: Option<&st
     if let Some(hint) = hint {
         group = group.element(Level::HELP.message(hint));
     }
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let mut out = renderer.render(&[group]);
     out.push('\n');
     out

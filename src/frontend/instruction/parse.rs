@@ -48,7 +48,7 @@ pub fn file(parsed: &Parsed, linter: &Linter) -> Result<File> {
     let mut lost_stage = false;
     for node in &parsed.nodes {
         let place = parsed.source.place(node.span());
-        let mut report = |e: Box<Error>| errors.push(e.at_word(&place, &node.keyword));
+        let mut report = |e: Error| errors.push(e.at_word(&place, &node.keyword));
         match instruction(node, linter) {
             Ok(Parts::From(stage)) => file.stages.push(stage),
             Ok(Parts::Step(step)) => match (file.stages.last_mut(), step.instruction) {
@@ -56,9 +56,9 @@ pub fn file(parsed: &Parsed, linter: &Linter) -> Result<File> {
                 (None, _) if lost_stage => {}
                 (None, _) => {
                     lost_stage = true;
-                    report(Box::new(
+                    report(
                         Error::new("no build stage in current context").hint("only ARG may come before the first FROM"),
-                    ));
+                    );
                 }
                 (Some(stage), instruction) => stage.steps.push(Step { instruction, ..step }),
             },
@@ -76,14 +76,14 @@ pub fn file(parsed: &Parsed, linter: &Linter) -> Result<File> {
     }
     let mut first = errors.remove(0);
     first.more = errors;
-    Err(Box::new(first))
+    Err(first)
 }
 
 /// Reads one instruction that a base image or stage brought.
 pub fn trigger(node: &Node) -> Result<Step> {
     match instruction(node, &Linter::silent())? {
         Parts::Step(step) => Ok(step),
-        Parts::From(_) => Err(Error::boxed("FROM isn't allowed as an ONBUILD trigger")),
+        Parts::From(_) => Err(Error::new("FROM isn't allowed as an ONBUILD trigger")),
     }
 }
 
@@ -125,7 +125,7 @@ fn instruction(node: &Node, linter: &Linter) -> Result<Parts> {
         // Its flags were never looked at.
         "STOPSIGNAL" => match &node.args[..] {
             [signal] => Instruction::StopSignal(signal.clone()),
-            _ => return Err(Error::boxed("STOPSIGNAL requires exactly one argument")),
+            _ => return Err(Error::new("STOPSIGNAL requires exactly one argument")),
         },
         "USER" => Instruction::User(exactly_one(node, "USER")?),
         "VOLUME" => {
@@ -133,7 +133,7 @@ fn instruction(node: &Node, linter: &Linter) -> Result<Parts> {
             no_flags(node)?;
             let volumes: Vec<String> = node.args.iter().map(|v| v.trim().to_owned()).collect();
             if volumes.iter().any(String::is_empty) {
-                return Err(Error::boxed("VOLUME specified can not be an empty string"));
+                return Err(Error::new("VOLUME specified can not be an empty string"));
             }
             Instruction::Volume(volumes)
         }
@@ -141,7 +141,7 @@ fn instruction(node: &Node, linter: &Linter) -> Result<Parts> {
         _ => {
             let mut error = Error::new(format!("unknown instruction: {}", node.keyword));
             error.hint = suggest::nearest_in_any_case(&node.keyword, KEYWORDS).map(|k| format!("did you mean {k}?"));
-            return Err(Box::new(error));
+            return Err(error);
         }
     };
     Ok(Parts::Step(Step {
@@ -159,14 +159,14 @@ fn no_flags(node: &Node) -> Result<()> {
 
 fn at_least_one(node: &Node, name: &str) -> Result<()> {
     if node.args.is_empty() {
-        return Err(Error::boxed(format!("{name} requires at least one argument")));
+        return Err(Error::new(format!("{name} requires at least one argument")));
     }
     Ok(())
 }
 
 fn exactly_one(node: &Node, name: &str) -> Result<String> {
     let [arg] = &node.args[..] else {
-        return Err(Error::boxed(format!("{name} requires exactly one argument")));
+        return Err(Error::new(format!("{name} requires exactly one argument")));
     };
     no_flags(node)?;
     Ok(arg.clone())
@@ -200,11 +200,11 @@ fn from(node: &Node, linter: &Linter) -> Result<Stage> {
                     "invalid name for build stage: {}, name can't start with a number or contain symbols",
                     quote(name)
                 );
-                return Err(Box::new(Error::new(message).about(name)));
+                return Err(Error::new(message).about(name));
             }
             lower
         }
-        _ => return Err(Error::boxed("FROM requires either one or three arguments")),
+        _ => return Err(Error::new("FROM requires either one or three arguments")),
     };
     let flags = Flags::parse(&node.flags, &[("platform", Kind::Text)])?;
     if !name.is_empty() {
@@ -248,7 +248,7 @@ fn arg(node: &Node, linter: &Linter) -> Result<Instruction> {
     let mut arguments = Vec::with_capacity(node.args.len());
     for word in &node.args {
         let (name, value) = match word.split_once('=') {
-            Some(("", _)) => return Err(Error::boxed("ARG names can not be blank")),
+            Some(("", _)) => return Err(Error::new("ARG names can not be blank")),
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (word.as_str(), None),
         };
@@ -266,10 +266,10 @@ fn pairs(node: &Node, name: &str) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for part in node.args.chunks(3) {
         let [name_part, value, separator] = part else {
-            return Err(Error::boxed(format!("Bad input to {name}, too many arguments")));
+            return Err(Error::new(format!("Bad input to {name}, too many arguments")));
         };
         if name_part.is_empty() {
-            return Err(Error::boxed(format!("{name} names can not be blank")));
+            return Err(Error::new(format!("{name} names can not be blank")));
         }
         pairs.push(Pair { name: name_part.clone(), value: value.clone(), legacy: separator.is_empty() });
     }
@@ -297,7 +297,7 @@ fn copy(node: &Node, is_add: bool) -> Result<Instruction> {
     let flags = Flags::parse(&node.flags, &known)?;
     if heredoc::parse(dest).ok().flatten().is_some() {
         let error = Error::new(format!("{name} cannot accept a heredoc as a destination"));
-        return Err(Box::new(error.about(dest)));
+        return Err(error.about(dest));
     }
     let mut copy = Copy {
         is_add,
@@ -330,8 +330,8 @@ fn copy(node: &Node, is_add: bool) -> Result<Instruction> {
     Ok(Instruction::Copy(Box::new(copy)))
 }
 
-fn no_destination(name: &str) -> Box<Error> {
-    Error::boxed(format!(
+fn no_destination(name: &str) -> Error {
+    Error::new(format!(
         "{name} requires at least two arguments, but only one was provided. Destination could not be determined"
     ))
 }
@@ -340,10 +340,10 @@ fn onbuild(node: &Node) -> Result<Instruction> {
     at_least_one(node, "ONBUILD")?;
     no_flags(node)?;
     match node.args[0].to_ascii_uppercase().as_str() {
-        "ONBUILD" => return Err(Error::boxed("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")),
+        "ONBUILD" => return Err(Error::new("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")),
         name @ ("MAINTAINER" | "FROM") => {
             let error = Error::new(format!("{name} isn't allowed as an ONBUILD trigger"));
-            return Err(Box::new(error.about(&node.args[0])));
+            return Err(error.about(&node.args[0]));
         }
         _ => {}
     }
@@ -368,7 +368,7 @@ fn run(node: &Node) -> Result<Instruction> {
         "host" => RunNetwork::Host,
         other => {
             let error = Error::new(format!("invalid network mode {}", quote(other))).about(other);
-            return Err(Box::new(error.did_you_mean(other, ["default", "none", "host"])));
+            return Err(error.did_you_mean(other, ["default", "none", "host"]));
         }
     };
     let insecure = match flags.text("security").unwrap_or("sandbox") {
@@ -376,7 +376,7 @@ fn run(node: &Node) -> Result<Instruction> {
         "insecure" => true,
         other => {
             let error = Error::new(format!("security {} is not valid", quote(other))).about(other);
-            return Err(Box::new(error.did_you_mean(other, ["sandbox", "insecure"])));
+            return Err(error.did_you_mean(other, ["sandbox", "insecure"]));
         }
     };
     let devices = flags.list("device").iter().map(|d| device(d)).collect::<Result<_>>()?;
@@ -402,17 +402,17 @@ fn device(text: &str) -> Result<Device> {
             ("required", None) => device.required = true,
             ("required", Some(value)) => {
                 device.required =
-                    go::parse_bool(value).ok_or_else(|| Error::boxed(format!("invalid value for {key}: {value}")))?;
+                    go::parse_bool(value).ok_or_else(|| Error::new(format!("invalid value for {key}: {value}")))?;
             }
             ("name", Some(value)) if device.name.is_empty() => device.name = value.to_owned(),
             ("name", Some(_)) => {
-                return Err(Error::boxed(format!("device name already set to {}", device.name)));
+                return Err(Error::new(format!("device name already set to {}", device.name)));
             }
             _ if device.name.is_empty() => device.name = field,
-            (_, None) => return Err(Error::boxed(format!("invalid field '{field}' must be a key=value pair"))),
+            (_, None) => return Err(Error::new(format!("invalid field '{field}' must be a key=value pair"))),
             (_, Some(_)) => {
                 let error = Error::new(format!("unexpected key '{key}' in '{field}'"));
-                return Err(Box::new(error.did_you_mean(&key, ["name", "required"])));
+                return Err(error.did_you_mean(&key, ["name", "required"]));
             }
         }
     }
@@ -425,9 +425,9 @@ fn shell(node: &Node) -> Result<Instruction> {
     if !node.json {
         let original = node.original.trim();
         let example = original.split_whitespace().skip(1).map(quote).collect::<Vec<_>>().join(", ");
-        return Err(Box::new(
-            Error::new("SHELL requires the arguments to be in JSON form").hint(format!("write SHELL [{example}]")),
-        ));
+        return Err(
+            Error::new("SHELL requires the arguments to be in JSON form").hint(format!("write SHELL [{example}]"))
+        );
     }
     Ok(Instruction::Shell(node.args.clone()))
 }
@@ -438,7 +438,7 @@ fn healthcheck(node: &Node) -> Result<Instruction> {
     let args = &node.args[1..];
     if kind == "NONE" {
         if !args.is_empty() {
-            return Err(Error::boxed("HEALTHCHECK NONE takes no arguments"));
+            return Err(Error::new("HEALTHCHECK NONE takes no arguments"));
         }
         return Ok(Instruction::Healthcheck(Healthcheck { test: vec![kind], ..Healthcheck::default() }));
     }
@@ -448,11 +448,11 @@ fn healthcheck(node: &Node) -> Result<Instruction> {
     let flags = Flags::parse(&node.flags, &known)?;
     if kind != "CMD" {
         let error = Error::new(format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(&kind)));
-        return Err(Box::new(error.about(&node.args[0])));
+        return Err(error.about(&node.args[0]));
     }
     let command = command_line(args, node.json);
     if command.words.is_empty() {
-        return Err(Error::boxed("Missing command after HEALTHCHECK CMD"));
+        return Err(Error::new("Missing command after HEALTHCHECK CMD"));
     }
     let mut test = vec![if node.json { kind } else { "CMD-SHELL".to_owned() }];
     test.extend(command.words);
@@ -461,10 +461,10 @@ fn healthcheck(node: &Node) -> Result<Instruction> {
         Some(value) => match go::parse_int(value, 32) {
             Some(number) if number < 0 => {
                 let error = Error::new(format!("--retries cannot be negative ({number})"));
-                return Err(Box::new(error.about(&number.to_string())));
+                return Err(error.about(&number.to_string()));
             }
             Some(number) => number,
-            None => return Err(Error::boxed(format!("--retries: {} is not a number", quote(value)))),
+            None => return Err(Error::new(format!("--retries: {} is not a number", quote(value)))),
         },
     };
     Ok(Instruction::Healthcheck(Healthcheck {
@@ -481,12 +481,10 @@ fn interval(flags: &Flags, name: &str) -> Result<i64> {
     const MILLISECOND: i64 = 1_000_000;
     let nanos = match flags.text(name) {
         None | Some("") => return Ok(0),
-        Some(text) => {
-            go::parse_duration(text).map_err(|e| Box::new(Error::new(format!("--{name}: {e}")).about(text)))?
-        }
+        Some(text) => go::parse_duration(text).map_err(|e| Error::new(format!("--{name}: {e}")).about(text))?,
     };
     if nanos != 0 && nanos < MILLISECOND {
-        return Err(Error::boxed(format!("Interval {} cannot be less than 1ms", quote(name))));
+        return Err(Error::new(format!("Interval {} cannot be less than 1ms", quote(name))));
     }
     Ok(nanos)
 }

@@ -36,7 +36,7 @@ impl Planner<'_> {
             let place = self.source.place(state.stage.lines.clone());
             let name = state.stage.base.clone();
             let needed = reachable.contains(&index);
-            self.resolve_base(index, needed).map_err(|e| Box::new(e.at_word(&place, &name)))?;
+            self.resolve_base(index, needed).map_err(|e| e.at_word(&place, &name))?;
             let state = &mut self.states[index];
             state.resolved = needed;
             state.done |= state.implied && needed;
@@ -79,7 +79,7 @@ impl Planner<'_> {
                     let stages = self.stage_names();
                     let error = Error::new(format!("cannot resolve base image {name}")).because(e);
                     let error = error.did_you_mean(name, stages.into_iter().chain(COMMON));
-                    Box::new(error.at_word(&self.source.place(lines.clone()), name))
+                    error.at_word(&self.source.place(lines.clone()), name)
                 })?;
                 self.resolved.insert(key.clone(), image);
             }
@@ -96,7 +96,7 @@ impl Planner<'_> {
         let image = self
             .images
             .resolve(reference, platform)
-            .map_err(|e| Box::new(Error::new(format!("cannot resolve image {reference}")).because(e)))?;
+            .map_err(|e| Error::new(format!("cannot resolve image {reference}")).because(e))?;
         self.resolved.insert(key, image.clone());
         Ok(image)
     }
@@ -111,7 +111,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let reference: Reference =
-            name.parse().map_err(|e| Error::boxed(format!("failed to parse stage name {}: {e}", quote(&name))))?;
+            name.parse().map_err(|e| Error::new(format!("failed to parse stage name {}: {e}", quote(&name))))?;
         if !needed {
             return Ok(());
         }

@@ -226,7 +226,7 @@ impl Planner<'_> {
         for volume in volumes {
             let path = self.expand(state, volume, &step.lines)?;
             if path.is_empty() {
-                return Err(Error::boxed("VOLUME specified can not be an empty string"));
+                return Err(Error::new("VOLUME specified can not be an empty string"));
             }
             state.image.config.volumes.insert(path.clone(), serde_json::json!({}));
             expanded.push(path);
@@ -240,7 +240,7 @@ impl Planner<'_> {
         if !is_signal(&signal) {
             let error =
                 Error::new(format!("invalid signal: {signal}")).hint("write a name such as SIGTERM, or a number");
-            return Err(Box::new(error.at_word(&self.source.place(step.lines.clone()), &signal)));
+            return Err(error.at_word(&self.source.place(step.lines.clone()), &signal));
         }
         state.image.config.stop_signal = Some(signal.clone());
         self.note(state, format!("STOPSIGNAL {signal}"));

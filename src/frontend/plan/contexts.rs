@@ -111,7 +111,8 @@ impl Planner<'_> {
     fn remote_context(&mut self, address: &str, name: &str) -> Result<Output> {
         let draft = match git::parse(address)? {
             Some(parsed) => {
-                let keep_git_dir = parsed.keep_git_dir.unwrap_or(false);
+                let asked = self.input.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(|v| go::parse_bool(v));
+                let keep_git_dir = parsed.keep_git_dir.or(asked).unwrap_or(false);
                 let mut git = source::Git { keep_git_dir, ..parsed.git };
                 if parsed.could_be_local {
                     git.remote = format!("https://{}", git.remote);
@@ -125,7 +126,7 @@ impl Planner<'_> {
                 draft.name(name);
                 draft
             }
-            None => return Err(Error::boxed(format!("unsupported context source {address}"))),
+            None => return Err(Error::new(format!("unsupported context source {address}"))),
         };
         Ok(self.builder.output(draft))
     }

@@ -151,25 +151,19 @@ impl Planner<'_> {
 
     fn add_git(&mut self, copy: &Copy, repository: GitRef, name: &str) -> Result<Output> {
         if !copy.is_add {
-            return Err(Box::new(
-                Error::new("source can't be a git ref for COPY").about(&repository.git.remote).hint("use ADD"),
-            ));
+            return Err(Error::new("source can't be a git ref for COPY").about(&repository.git.remote).hint("use ADD"));
         }
         let mut git = repository.git;
         if let (Some(flag), Some(query)) = (copy.keep_git_dir, repository.keep_git_dir)
             && flag != query
         {
-            return Err(Error::boxed("inconsistent keep-git-dir configuration"));
+            return Err(Error::new("inconsistent keep-git-dir configuration"));
         }
         git.keep_git_dir = repository.keep_git_dir.or(copy.keep_git_dir).unwrap_or(false);
         if git.checksum.is_empty() {
             git.checksum.clone_from(&copy.checksum);
         } else if !copy.checksum.is_empty() && copy.checksum != git.checksum {
-            return Err(Error::boxed(format!(
-                "checksum mismatch {} != {}",
-                quote(&copy.checksum),
-                quote(&git.checksum)
-            )));
+            return Err(Error::new(format!("checksum mismatch {} != {}", quote(&copy.checksum), quote(&git.checksum))));
         }
         // For a context only.
         git.mtime.clear();
@@ -181,10 +175,10 @@ impl Planner<'_> {
     /// The file at an address, and the name it gets.
     fn add_http(&mut self, copy: &Copy, address: &str, name: &str) -> Result<(Output, String)> {
         if !copy.is_add {
-            return Err(Box::new(Error::new("source can't be a URL for COPY").about(address).hint("use ADD")));
+            return Err(Error::new("source can't be a URL for COPY").about(address).hint("use ADD"));
         }
         if !copy.checksum.is_empty() {
-            copy.checksum.parse::<Digest>().map_err(|e| Error::boxed(format!("--checksum: {e}")))?;
+            copy.checksum.parse::<Digest>().map_err(|e| Error::new(format!("--checksum: {e}")))?;
         }
         let path = url::Url::parse(address).map(|u| decoded_path(&u)).unwrap_or_default();
         let file = match clean::base(&path) {
@@ -276,10 +270,10 @@ fn check_checksum(copy: &Copy) -> Result<()> {
         return Ok(());
     }
     let [source] = &copy.sources[..] else {
-        return Err(Error::boxed("checksum can't be specified for multiple sources"));
+        return Err(Error::new("checksum can't be specified for multiple sources"));
     };
     if !is_http(source) && git::parse(source)?.is_none_or(|g| g.could_be_local) {
-        return Err(Error::boxed("checksum requires HTTP(S) or Git sources"));
+        return Err(Error::new("checksum requires HTTP(S) or Git sources"));
     }
     Ok(())
 }
@@ -290,7 +284,7 @@ fn mode(chmod: &str) -> Result<Mode> {
     }
     let invalid = || {
         let problem = format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777");
-        Box::new(Error::new(problem).about(chmod))
+        Error::new(problem).about(chmod)
     };
     if chmod.bytes().all(|b| b.is_ascii_digit()) {
         let bits = i32::from_str_radix(chmod, 8).ok().filter(|bits| *bits <= 0o7777).ok_or_else(invalid)?;

@@ -34,7 +34,7 @@ impl Planner<'_> {
                 exposed.extend((spec.first..=spec.last).map(|n| format!("{n}/{protocol}")));
                 // Ten ranges over all ports say nothing that one does not.
                 if exposed.len() > 10 * 65536 {
-                    return Err(Error::boxed("EXPOSE names more than 655360 ports"));
+                    return Err(Error::new("EXPOSE names more than 655360 ports"));
                 }
             }
         }

@@ -77,7 +77,7 @@ impl Planner<'_> {
             env: state.env.to_env(),
             cwd: state.dir.clone(),
             user: state.user.clone(),
-            hostname: input.hostname.clone().unwrap_or_default(),
+            hostname: self.setting("BUILDKIT_SANDBOX_HOSTNAME", input.hostname.as_deref()),
             cgroup_parent: input.cgroup_parent.clone().unwrap_or_default(),
             proxy_env: self.proxy(),
             extra_hosts: input
@@ -92,6 +92,12 @@ impl Planner<'_> {
                 .collect(),
             ..pb::Meta::default()
         }
+    }
+
+    /// A setting that a build argument of BuildKit's may replace.
+    fn setting(&self, argument: &str, default: Option<&str>) -> String {
+        let given = self.input.build_args.get(argument).map(String::as_str).filter(|value| !value.is_empty());
+        given.or(default).unwrap_or_default().to_owned()
     }
 
     /// Proxies given as build arguments reach commands without being declared, and never the history.
@@ -117,7 +123,7 @@ impl Planner<'_> {
     fn command_words(&mut self, exec: &mut Exec, run: &Run, shown: &mut String) -> Result<Vec<String>> {
         let Some(first) = run.heredocs.first() else { return Ok(run.command.words.clone()) };
         let [line] = &run.command.words[..] else {
-            return Err(Error::boxed("a here-document needs a command in shell form"));
+            return Err(Error::new("a here-document needs a command in shell form"));
         };
         if heredoc::parse(line).ok().flatten().is_none() {
             // Given back to the shell as it was written.
@@ -173,7 +179,7 @@ impl Planner<'_> {
                         quote(&mount.from),
                         quote(&mount.target)
                     );
-                    return Err(Box::new(Error::new(message).about(&mount.from)));
+                    return Err(Error::new(message).about(&mount.from));
                 }
                 self.use_stage(stage, &mount.source);
                 self.states[stage].root
@@ -192,7 +198,7 @@ impl Planner<'_> {
         };
         if target == "/" {
             let error = Error::new(format!("invalid mount target {}", quote(&target)));
-            return Err(Box::new(error.about(&format!("={}", mount.target))));
+            return Err(error.about(&format!("={}", mount.target)));
         }
         let mut selector = clean::join(&["/", &mount.source]);
         if selector == "/" {
@@ -210,7 +216,8 @@ impl Planner<'_> {
                     Some(Sharing::Locked) => pb::CacheSharingOpt::Locked,
                     Some(Sharing::Shared) | None => pb::CacheSharingOpt::Shared,
                 };
-                ExecMountKind::Cache { id: format!("{}/{id}", self.input.cache_namespace), sharing }
+                let namespace = self.setting("BUILDKIT_CACHE_MOUNT_NS", Some(&self.input.cache_namespace));
+                ExecMountKind::Cache { id: format!("{namespace}/{id}"), sharing }
             }
             MountType::Tmpfs => ExecMountKind::Tmpfs { size: mount.size },
             _ if mount.read_only => ExecMountKind::Kept,
@@ -238,7 +245,7 @@ impl Planner<'_> {
 
 fn secret(exec: &mut Exec, mount: &Mount) -> Result<()> {
     let id = match (mount.source.as_str(), mount.id.as_str()) {
-        ("", "") if mount.target.is_empty() => return Err(Error::boxed("one of source, target required")),
+        ("", "") if mount.target.is_empty() => return Err(Error::new("one of source, target required")),
         ("", "") => clean::base(&mount.target),
         ("", id) => id,
         (source, _) => source,
@@ -266,7 +273,7 @@ fn secret(exec: &mut Exec, mount: &Mount) -> Result<()> {
 
 fn ssh(exec: &mut Exec, mount: &Mount) -> Result<()> {
     if !mount.source.is_empty() {
-        return Err(Error::boxed("ssh does not support source"));
+        return Err(Error::new("ssh does not support source"));
     }
     let options = pb::SshOpt {
         id: mount.id.clone(),

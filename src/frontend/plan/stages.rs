@@ -66,7 +66,7 @@ impl Planner<'_> {
             if base.text.is_empty() {
                 let mut error = Error::new(format!("base name ({}) should not be blank", stage.base));
                 error.hint = self.suggest_argument(&base);
-                return Err(Box::new(error.at_word(&place, &stage.base)));
+                return Err(error.at_word(&place, &stage.base));
             }
             stage.base = base.text;
             let platform = self.stage_platform(&stage, &linter)?;
@@ -140,7 +140,7 @@ impl Planner<'_> {
         let problem = |message: String| {
             let mut error = Error::new(message).at_word(&place, flag);
             error.hint = self.suggest_argument(&expansion);
-            Box::new(error)
+            error
         };
         if expansion.text.is_empty() {
             return Err(problem(format!("empty platform value from expression {flag}")));
@@ -191,7 +191,7 @@ impl Planner<'_> {
         let number = name.parse::<usize>().ok().filter(|n| *n < self.states.len());
         number.ok_or_else(|| {
             let error = Error::new(format!("target stage {} could not be found", quote(name)));
-            Box::new(error.did_you_mean(name, self.stage_names()))
+            error.did_you_mean(name, self.stage_names())
         })
     }
 
@@ -243,7 +243,7 @@ impl Planner<'_> {
             return Ok(());
         }
         let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround";
-        Err(Box::new(Error::new(message).at_word(&place, from)))
+        Err(Error::new(message).at_word(&place, from))
     }
 
     /// A stage by name or (in a COPY) by number; else the image or context of that name becomes one.
@@ -252,7 +252,7 @@ impl Planner<'_> {
             let stage = usize::try_from(number).ok().filter(|n| *n < self.written);
             return stage.ok_or_else(|| {
                 let place = self.source.place(step.lines.clone());
-                Box::new(Error::new(format!("invalid stage index {number}")).at_word(&place, name))
+                Error::new(format!("invalid stage index {number}")).at_word(&place, name)
             });
         }
         if let Some(&index) = self.by_name.get(&name.to_lowercase()) {
@@ -290,7 +290,7 @@ impl Planner<'_> {
                 for (&need, lines) in &self.states[index].needs {
                     if marks[need] == Mark::Open {
                         let message = format!("circular dependency detected on stage: {}", self.states[need].label);
-                        return Err(Box::new(Error::new(message).at(&self.source.place(lines.clone()))));
+                        return Err(Error::new(message).at(&self.source.place(lines.clone())));
                     }
                     stack.push((need, false));
                 }
@@ -356,11 +356,11 @@ impl Planner<'_> {
         for trigger in triggers {
             let lines = self.states[index].stage.lines.clone();
             let base = self.states[index].stage.base.clone();
-            let located = |e: Box<Error>| {
-                let mut error = *e;
+            let located = |e: Error| {
+                let mut error = e;
                 error.place = None;
                 let error = error.at(&self.source.place(lines.clone()));
-                Box::new(error.hint(format!("the instruction is an ONBUILD trigger of {base}: {trigger}")))
+                error.hint(format!("the instruction is an ONBUILD trigger of {base}: {trigger}"))
             };
             let node = parser::parse_trigger(&trigger).map_err(located)?;
             let mut step = instruction::trigger(&node).map_err(located)?;
@@ -429,9 +429,9 @@ impl Planner<'_> {
                 if planned.in_trigger && e.hint.is_none() {
                     let hint =
                         format!("the instruction is an ONBUILD trigger of {}: {}", state.stage.base, planned.step.code);
-                    return Box::new(e.hint(hint));
+                    return e.hint(hint);
                 }
-                Box::new(e)
+                e
             })?;
         }
         Ok(())
@@ -446,14 +446,12 @@ impl Planner<'_> {
                 if let Some(source) = source
                     && !self.states[source].done
                 {
-                    return Err(Box::new(
-                        Error::new(format!(
-                            "cannot copy from stage {}, it needs to be defined before current stage {}",
-                            quote(&copy.from),
-                            quote(&state.label)
-                        ))
-                        .at_word(&self.source.place(step.lines.clone()), &copy.from),
-                    ));
+                    return Err(Error::new(format!(
+                        "cannot copy from stage {}, it needs to be defined before current stage {}",
+                        quote(&copy.from),
+                        quote(&state.label)
+                    ))
+                    .at_word(&self.source.place(step.lines.clone()), &copy.from));
                 }
                 self.copy(state, step, copy, source)
             }
