@@ -23,7 +23,7 @@ use stage::Stage;
 
 use crate::base::{Cancel, Reference};
 use crate::image::{self, Image, Uniform};
-use crate::layer::Compression;
+use crate::layer::{Compression, DirOptions};
 use crate::store::{BlobStore, DiskBlobs, OverlayBlobs};
 
 /// What to make of an image.
@@ -155,7 +155,6 @@ fn lay_out_files(
     if formats.rootfs || formats.git {
         stage.write(METADATA, &metadata)?;
     }
-    let as_is: unpack::Filter<'_> = &|_, _, meta| Some(meta.clone());
     if !formats.rootfs && !formats.tgz && !formats.git {
         if formats.artifacts.is_empty() {
             return Ok(Vec::new());
@@ -164,7 +163,9 @@ fn lay_out_files(
         let picks = artifact::find(&formats.artifacts, &survey.ledger)?;
         let wanted = survey.with_sources(&artifact::wanted(&picks, &survey.ledger));
         let root = stage.make_dir(&format!("{SCRATCH}/picked"))?;
-        let some: unpack::Filter<'_> = &|path, _, meta| wanted.contains(path).then(|| meta.clone());
+        let some: unpack::Filter<'_> = &|path, kind, meta| {
+            if wanted.contains(path) { unpack::readable(path, kind, meta) } else { None }
+        };
         unpack::to_directory(image, blobs, &root, git::OPTIONS, some, cancel)?;
         return pick(&picks, &survey.ledger, &root, stage, cancel);
     }
@@ -184,7 +185,7 @@ fn lay_out_files(
         warnings.extend(git::warnings(&unpacked.ledger));
         unpacked.ledger
     } else {
-        let unpacked = unpack::to_directory(image, blobs, &root, Default::default(), as_is, cancel)?;
+        let unpacked = unpack::to_directory(image, blobs, &root, DirOptions::default(), &unpack::readable, cancel)?;
         // What only an archive is made of loses nothing: the ledger knows.
         if formats.rootfs {
             warnings.extend(warn::lines(&unpacked.lost));
@@ -197,6 +198,9 @@ fn lay_out_files(
     let picks = artifact::find(&formats.artifacts, &ledger)?;
     if !picks.is_empty() {
         warnings.extend(pick(&picks, &ledger, &root, stage, cancel)?);
+    }
+    if formats.rootfs {
+        unpack::restore_modes(&ledger, &root)?;
     }
     Ok(warnings)
 }

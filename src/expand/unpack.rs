@@ -5,6 +5,7 @@ use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use rustix::fs::AtFlags;
 
 use super::ledger::Ledger;
 use crate::base::Cancel;
@@ -38,6 +39,37 @@ pub fn to_directory(
     apply_all(image, blobs, &mut tee, cancel)?;
     let Tee { ledger, disk, .. } = tee;
     Ok(Unpacked { ledger, lost: disk.finish()? })
+}
+
+/// A [`Filter`] that lets an ordinary user read again what was unpacked; [`restore_modes`] is its other half.
+pub fn readable(_: &Path, kind: &Kind, meta: &Meta) -> Option<Meta> {
+    Some(Meta { mode: meta.mode | needed_mode(kind), ..meta.clone() })
+}
+
+fn needed_mode(kind: &Kind) -> u32 {
+    match kind {
+        Kind::Directory => 0o500,
+        Kind::File { .. } => 0o400,
+        _ => 0,
+    }
+}
+
+/// Gives what [`readable`] changed the modes of the image.
+pub fn restore_modes(ledger: &Ledger, root: &Path) -> anyhow::Result<()> {
+    let root = Root::open(root).with_context(|| format!("open {}", root.display()))?;
+    let changed: Vec<_> = ledger
+        .entries()
+        .filter(|(path, node)| !path.as_os_str().is_empty() && needed_mode(&node.kind) & !node.meta.mode != 0)
+        .collect();
+    // What is inside a directory before the directory, which may be shut afterwards.
+    for (path, node) in changed.into_iter().rev() {
+        let restore = || {
+            let (parent, name) = root.parent(path)?;
+            io::Result::Ok(rustix::fs::chmodat(&parent, &name, node.meta.mode.into(), AtFlags::empty())?)
+        };
+        restore().with_context(|| format!("set the mode of {path:?}"))?;
+    }
+    Ok(())
 }
 
 /// Applies all layers to the directory that is at `root`, as they are.
