@@ -59,7 +59,7 @@ fn attempt(plan: &Plan, control: &OwnedFd, input: OwnedFd) -> Result<Message, Fa
         .map_err(named("wait for signals"))?;
     let child = match process::fork().map_err(named("fork"))? {
         None => {
-            let failure = launch(&plan.launch, streams);
+            let failure = launch(&plan.launch, streams, control);
             let _ = wire::send(control, &Message::Failed(failure), &[]);
             std::process::exit(127);
         }

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use rustix::fs::Mode;
@@ -11,13 +11,14 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::plan::Launch;
-use super::wire::Failure;
-use super::{filter, limits};
-use crate::sys::process::default_signals;
+use super::wire::{self, Failure, Message};
+use super::{emulate, filter, limits};
+use crate::sys::process::{self, default_signals};
+use crate::sys::seccomp::Filter;
 
 /// What Docker leaves a container, by number: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap,
 /// net_bind_service, net_raw, sys_chroot, mknod, audit_write, setfcap.
-const KEPT: u64 = 0xa804_25fb;
+pub const KEPT: u64 = 0xa804_25fb;
 /// There is none above, for some time.
 const CAPABILITIES: u32 = 64;
 
@@ -25,8 +26,8 @@ const CAPABILITIES: u32 = 64;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Becomes the program. Returns only when that failed.
-pub fn launch(launch: &Launch, streams: Streams) -> Failure {
-    match prepare(launch, streams) {
+pub fn launch(launch: &Launch, streams: Streams, control: &OwnedFd) -> Failure {
+    match prepare(launch, streams, control) {
         Ok(()) => execute(launch),
         Err(failure) => failure,
     }
@@ -40,7 +41,7 @@ pub enum Streams {
     Terminal(OwnedFd),
 }
 
-fn prepare(launch: &Launch, streams: Streams) -> Result<(), Failure> {
+fn prepare(launch: &Launch, streams: Streams, control: &OwnedFd) -> Result<(), Failure> {
     let named = |call: &str| {
         let call = call.to_owned();
         move |error: io::Error| Failure::setup(call, &error)
@@ -57,13 +58,24 @@ fn prepare(launch: &Launch, streams: Streams) -> Result<(), Failure> {
     if launch.confined {
         // Before the filter and the user id: both take away the right to.
         drop_capabilities().map_err(named("drop capabilities"))?;
-        // Before the user id: without no_new_privs, which would break sudo, only root may install one.
-        filter::confined().install().map_err(named("install a system call filter"))?;
     }
+    let filter = if launch.confined { filter::confined() } else { Filter::default() };
+    if launch.emulated {
+        return hand_over(filter, control).map_err(named("hand system calls over to dockless"));
+    }
+    // Before the user id: without no_new_privs, which would break sudo, only root may install one.
+    filter.install().map_err(named("install a system call filter"))?;
     become_user(launch).map_err(|error| {
         let hint = if error.raw_os_error() == Some(libc::EINVAL) { " (this id is not mapped here)" } else { "" };
         Failure::setup(format!("become user {}, group {}{hint}", launch.uid, launch.gid), &error)
     })
+}
+
+/// From here on dockless answers for the kernel, and this process is who dockless says it is.
+fn hand_over(confined: Filter, control: &OwnedFd) -> io::Result<()> {
+    process::set_inherited_note(0, 0)?;
+    let listener = emulate::filter(confined).install_listener()?;
+    wire::send(control, &Message::Listener, &[listener.as_fd()])
 }
 
 fn attach(streams: Streams) -> io::Result<()> {

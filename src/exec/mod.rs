@@ -3,6 +3,7 @@
 //! that chown took, or that a process inside is pid 1.
 
 mod deeds;
+mod emulate;
 mod filter;
 mod init;
 mod launch;

@@ -1,16 +1,22 @@
-//! The executor for places that allow mounts and have all ids that images use: everything a step sees is real.
+//! The executor for places that allow mounts. Where there are all ids that images use, everything a step sees is
+//! real; where there is one, the others are emulated.
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::Scope;
 
+use super::emulate::{Credentials, Supervisor};
 use super::plan::{self, HostFiles, Place, Stub};
+use super::stream::{self, Emulation};
 use super::wire::{self, Request};
-use super::{Error, Executor, Exit, Io, Isolation, Process, Stdin, stage, stream};
+use super::{Error, Executor, Exit, Io, Isolation, Process, Stdin, stage};
 use crate::base::{Cancel, Digest};
-use crate::sys::RootFs;
+use crate::sys::{Root, RootFs, SideTable};
 
 /// Runs steps in namespaces.
 pub struct Namespaced {
@@ -29,7 +35,7 @@ impl Namespaced {
 
 impl Executor for Namespaced {
     fn isolation(&self) -> Isolation {
-        Isolation::Ns
+        if self.place.many_ids { Isolation::Ns } else { Isolation::Ns1 }
     }
 
     fn run(&self, root: &RootFs, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, Error> {
@@ -44,23 +50,100 @@ impl Executor for Namespaced {
         let plan = plan::plan(root, process, terminal, &self.place, &host, &stubs)?;
         let input = match io.stdin {
             Stdin::Null | Stdin::Terminal => None,
-            Stdin::Inherit => Some(std::io::stdin()),
+            Stdin::Inherit => Some(io::stdin()),
         };
         let stage =
             start(&self.program, &Request::Run(Box::new(plan)), input.as_ref()).map_err(failed("start the sandbox"))?;
-        stream::attend(stage, io, cancel)
+        if self.place.many_ids {
+            return stream::attend(stage, io, cancel, &mut Nobody);
+        }
+        let first = Credentials::new(process.uid, process.gid, process.groups.clone());
+        let below = owners_below(root).map_err(failed("read the owner tables"))?;
+        let supervisor = OnceLock::new();
+        let exit = std::thread::scope(|scope| {
+            let mut emulated = Emulated { supervisor: &supervisor, scope, start: Some((first, below)) };
+            stream::attend(stage, io, cancel, &mut emulated)
+        });
+        if let Some(supervisor) = supervisor.into_inner() {
+            let table = supervisor.finish().map_err(failed("emulate ownership"))?;
+            keep_owners(root, table).map_err(failed("write the owner table"))?;
+        }
+        exit
     }
+}
+
+/// For steps whose calls the kernel answers.
+struct Nobody;
+
+impl Emulation for Nobody {
+    fn begin(&mut self, _listener: OwnedFd) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn has_failed(&self) -> bool {
+        false
+    }
+}
+
+/// Starts the supervisor when the step's process hands its calls over.
+struct Emulated<'scope, 'env> {
+    supervisor: &'scope OnceLock<Supervisor>,
+    scope: &'scope Scope<'scope, 'env>,
+    start: Option<(Credentials, SideTable)>,
+}
+
+impl Emulation for Emulated<'_, '_> {
+    fn begin(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let (first, below) = self.start.take().ok_or(io::ErrorKind::AlreadyExists)?;
+        let supervisor = Supervisor::new(listener, first, below)?;
+        self.supervisor.get_or_init(|| supervisor).start(self.scope);
+        Ok(())
+    }
+
+    fn has_failed(&self) -> bool {
+        self.supervisor.get().is_some_and(Supervisor::has_failed)
+    }
+}
+
+/// The directories of a root, topmost first.
+fn layers(root: &RootFs) -> Vec<&Path> {
+    match root {
+        RootFs::Overlay { lower, upper, .. } => std::iter::once(upper).chain(lower).map(PathBuf::as_path).collect(),
+        RootFs::Directory(directory) => vec![directory],
+    }
+}
+
+/// What the owner tables of a root's layers say together: of a path, that of the topmost layer that has it.
+fn owners_below(root: &RootFs) -> io::Result<SideTable> {
+    let mut above: Vec<Root> = Vec::new();
+    let mut all = SideTable::default();
+    for layer in layers(root) {
+        for (path, owner) in SideTable::load(layer)?.0 {
+            if !above.iter().any(|layer| layer.locate(&path, false).is_ok()) {
+                all.0.entry(path).or_insert(owner);
+            }
+        }
+        above.push(Root::open(layer)?);
+    }
+    Ok(all)
+}
+
+/// Keeps what a step's table says of the files in its own layer.
+fn keep_owners(root: &RootFs, mut table: SideTable) -> io::Result<()> {
+    let Some(own) = layers(root).into_iter().next() else { return Ok(()) };
+    let layer = Root::open(own)?;
+    table.0.retain(|path, _| layer.locate(path, false).is_ok());
+    table.store(own)
 }
 
 /// A sandbox process that has its request.
 pub struct Stage {
     pub process: Child,
-    pub control: std::os::fd::OwnedFd,
+    pub control: OwnedFd,
 }
 
 /// Starts dockless again, as a sandbox stage, and gives it a request.
-pub fn start(program: &Path, request: &Request, input: Option<&std::io::Stdin>) -> io::Result<Stage> {
-    use std::os::fd::AsFd;
+pub fn start(program: &Path, request: &Request, input: Option<&io::Stdin>) -> io::Result<Stage> {
     let (control, theirs) = wire::pair()?;
     let request = wire::request_file(request)?;
     let process = Command::new(program)
@@ -85,7 +168,7 @@ fn stub_directory(stubs: &Path, wanted: &[Stub]) -> io::Result<PathBuf> {
     }
     fs::create_dir_all(stubs)?;
     let beside = tempfile::tempdir_in(stubs)?;
-    let root = crate::sys::Root::open(beside.path())?;
+    let root = Root::open(beside.path())?;
     for Stub { target, directory } in wanted {
         let target = Path::new(target);
         if *directory {

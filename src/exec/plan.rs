@@ -19,7 +19,7 @@ pub struct Place {
     pub own_proc: bool,
     /// A new /sys may be mounted: only by who owns the network namespace it shows.
     pub own_sysfs: bool,
-    /// Ids beyond the first exist, so that a terminal can belong to group 5.
+    /// Ids beyond the first exist; else they are emulated.
     pub many_ids: bool,
     /// In the first user namespace: `insecure` means something.
     pub privileged: bool,
@@ -162,6 +162,8 @@ pub struct Launch {
     pub ulimits: Vec<(String, u64, u64)>,
     /// Capabilities and system calls are those of a Docker container; else all that dockless has.
     pub confined: bool,
+    /// There is one id here: who the process is, and whose files are, dockless pretends.
+    pub emulated: bool,
     pub terminal: bool,
 }
 
@@ -240,6 +242,7 @@ pub fn plan(
             groups: process.groups.clone(),
             ulimits: process.ulimits.clone(),
             confined,
+            emulated: !place.many_ids,
             terminal,
         },
     })
@@ -411,5 +414,3 @@ fn user_mount(number: usize, mount: &Mount, setup: &mut Vec<Step>) {
     }
 }
 
-#[cfg(test)]
-mod tests;

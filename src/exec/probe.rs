@@ -138,8 +138,9 @@ impl Report {
         let no_ids = self.first_refusal(&ids);
         let (isolation, refusal) = match wanted {
             Isolation::Ns => (Isolation::Ns, no_mounts.clone().or(no_ids.clone())),
-            Isolation::Auto if no_mounts.is_none() => (Isolation::Ns, no_ids.clone()),
-            Isolation::Auto => (Isolation::Ns, no_mounts.clone()),
+            Isolation::Ns1 => (Isolation::Ns1, no_mounts.clone()),
+            Isolation::Auto if no_ids.is_none() => (Isolation::Ns, no_mounts.clone()),
+            Isolation::Auto => (Isolation::Ns1, no_mounts.clone()),
             other => (other, Some("this version of dockless does not have it".into())),
         };
         if let Some(refusal) = refusal {

@@ -37,7 +37,7 @@ pub fn startup() {
 
 fn run() -> io::Result<()> {
     process::close_inherited()?;
-    let control = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let control = io::stdin().as_fd().try_clone_to_owned()?;
     // A Ctrl-C at dockless's terminal is for dockless, which tells us what it means.
     rustix::process::setsid()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;

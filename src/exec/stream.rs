@@ -25,8 +25,17 @@ const LAST_GRACE: Duration = Duration::from_secs(5);
 /// A pipe holds this much.
 const CHUNK: usize = 64 * 1024;
 
+/// Whoever answers a step's emulated calls.
+pub trait Emulation {
+    /// Starts to, on this descriptor.
+    fn begin(&mut self, listener: OwnedFd) -> io::Result<()>;
+
+    /// It no longer does: the step hangs, and must be ended.
+    fn has_failed(&self) -> bool;
+}
+
 /// Attends to a stage until nothing of it is left.
-pub fn attend(stage: Stage, io: Io<'_>, cancel: &Cancel) -> Result<Exit, Error> {
+pub fn attend(stage: Stage, io: Io<'_>, cancel: &Cancel, emulation: &mut dyn Emulation) -> Result<Exit, Error> {
     let Stage { mut process, control } = stage;
     let mut pump = Pump {
         output: process.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe))),
@@ -41,8 +50,17 @@ pub fn attend(stage: Stage, io: Io<'_>, cancel: &Cancel) -> Result<Exit, Error> 
     let mut ending = Ending::default();
     let mut open = true;
     while open {
-        open = pump.turn(&control).map_err(|source| Error::Setup { call: "attend to the step".into(), source })?;
-        ending.advance(cancel.is_cancelled() || pump.broken.is_some(), &control, &mut process);
+        match pump.turn(&control, emulation) {
+            Ok(goes_on) => open = goes_on,
+            Err(source) => {
+                // With the stage everything in it ends.
+                let _ = process.kill();
+                let _ = process.wait();
+                return Err(Error::Setup { call: "attend to the step".into(), source });
+            }
+        }
+        let wanted = cancel.is_cancelled() || pump.broken.is_some();
+        ending.advance(wanted, emulation.has_failed(), &control, &mut process);
     }
     // The stage is the last to close the socket, and it waits for everybody: what was written is in the pipes.
     pump.drain();
@@ -83,7 +101,7 @@ struct Pump<'a> {
 
 impl Pump<'_> {
     /// Waits for news of any kind and passes it on; false when the sandbox is gone.
-    fn turn(&mut self, control: &OwnedFd) -> io::Result<bool> {
+    fn turn(&mut self, control: &OwnedFd, emulation: &mut dyn Emulation) -> io::Result<bool> {
         let [output, errors, told, typed, shown] = {
             let streams = [self.output.as_ref(), self.errors.as_ref()];
             let terminal = self.terminal.as_ref();
@@ -127,6 +145,11 @@ impl Pump<'_> {
                 Some((Message::Terminal, descriptors)) => {
                     if let (true, Some(master)) = (self.wants_terminal, descriptors.into_iter().next()) {
                         self.terminal = Some(Terminal::attach(master)?);
+                    }
+                }
+                Some((Message::Listener, descriptors)) => {
+                    if let Some(listener) = descriptors.into_iter().next() {
+                        emulation.begin(listener)?;
                     }
                 }
                 Some((message, _)) => {
@@ -198,9 +221,13 @@ enum Ending {
 }
 
 impl Ending {
-    fn advance(&mut self, wanted: bool, control: &OwnedFd, process: &mut std::process::Child) {
+    fn advance(&mut self, wanted: bool, hopeless: bool, control: &OwnedFd, process: &mut std::process::Child) {
         // A message to a sandbox that has just gone cannot be sent, and need not be.
         match self {
+            Self::NotAsked | Self::Asked(_) if hopeless => {
+                let _ = wire::send(control, &Order::Kill, &[]);
+                *self = Self::Ordered(Instant::now());
+            }
             Self::NotAsked if wanted => {
                 let _ = wire::send(control, &Order::Signal(libc::SIGTERM), &[]);
                 *self = Self::Asked(Instant::now());

@@ -41,6 +41,8 @@ pub enum Order {
 pub enum Message {
     /// With the master side of the step's terminal.
     Terminal,
+    /// With the descriptor on which the step's emulated calls arrive.
+    Listener,
     /// The process could not be started.
     Failed(Failure),
     /// The process ended by itself, and everything it started was ended.

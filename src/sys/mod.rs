@@ -6,6 +6,7 @@ pub mod idmap;
 pub mod meta;
 pub mod mount;
 pub mod net;
+pub mod notify;
 pub mod owner;
 pub mod process;
 pub mod root;

@@ -82,8 +82,13 @@ impl Owner {
     /// Reads the entry of a file or directory by any descriptor, `O_PATH` included; none when it has none or cannot
     /// have one.
     pub fn get(file: impl AsFd) -> io::Result<Option<Self>> {
+        Self::get_at(&by_descriptor(&file))
+    }
+
+    /// The same by a path, whose last link is followed.
+    pub fn get_at(path: &Path) -> io::Result<Option<Self>> {
         let mut buffer = [0; MAX_ENTRY];
-        match rustix::fs::getxattr(by_descriptor(&file), XATTR, &mut buffer[..]) {
+        match rustix::fs::getxattr(path, XATTR, &mut buffer[..]) {
             Ok(length) => Ok(Self::parse(&buffer[..length])),
             Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::RANGE) => Ok(None),
             Err(error) => Err(error.into()),
@@ -92,14 +97,27 @@ impl Owner {
 
     /// Writes the entry of a file or directory. Other types refuse with EPERM: they belong in a [`SideTable`].
     pub fn set(&self, file: impl AsFd) -> io::Result<()> {
-        rustix::fs::setxattr(by_descriptor(&file), XATTR, self.encode().as_bytes(), XattrFlags::empty())?;
+        self.set_at(&by_descriptor(&file))
+    }
+
+    /// The same by a path, whose last link is followed.
+    pub fn set_at(&self, path: &Path) -> io::Result<()> {
+        rustix::fs::setxattr(path, XATTR, self.encode().as_bytes(), XattrFlags::empty())?;
         Ok(())
+    }
+
+    /// Removes an entry, if there is one: the file is root's again.
+    pub fn forget_at(path: &Path) -> io::Result<()> {
+        match rustix::fs::removexattr(path, XATTR) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 /// fgetxattr refuses `O_PATH` descriptors; the path of the descriptor does not.
-fn by_descriptor(file: &impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+fn by_descriptor(file: &impl AsFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
 }
 
 /// Owners of what cannot carry an attribute, by path relative to a delta directory. A path with the wrong type, or

@@ -54,3 +54,31 @@ pub fn close_inherited() -> io::Result<()> {
     }
     Ok(())
 }
+
+/// A number that a process inherits from its parent, keeps over execve, and shares among its threads: the soft limit
+/// on its POSIX message queues. Emulation keeps a note of who the process believes to be in it.
+pub fn inherited_note(process: i32) -> io::Result<u64> {
+    note(process, None)
+}
+
+/// Sets the note of a process that has our user id. Notes up to the hard limit (by default 819200) fit.
+pub fn set_inherited_note(process: i32, value: u64) -> io::Result<()> {
+    note(process, Some(value)).map(drop)
+}
+
+fn note(process: i32, value: Option<u64>) -> io::Result<u64> {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let read = |old: &mut libc::rlimit| {
+        // SAFETY: the new limit is absent, which the null pointer says; `old` is alive and ours until the call returns.
+        #[expect(unsafe_code, reason = "rustix cannot ask for another process's limit without setting it")]
+        let result = unsafe { libc::prlimit(process, libc::RLIMIT_MSGQUEUE, std::ptr::null(), old) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    read(&mut old)?;
+    if let Some(value) = value {
+        let pid = rustix::process::Pid::from_raw(process);
+        let limit = rustix::process::Rlimit { current: Some(value), maximum: Some(old.rlim_max) };
+        rustix::process::prlimit(pid, rustix::process::Resource::Msgqueue, limit)?;
+    }
+    Ok(old.rlim_cur)
+}

@@ -10,6 +10,11 @@ use dockless::base::Cancel;
 use dockless::exec::{Choice, Error, Executor, Exit, Io, Network, Process, Stdin};
 use dockless::sys::RootFs;
 
+/// Where state folders are made: on a disk, unless the environment names another place.
+pub fn disk() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or("/var/tmp".into(), PathBuf::from)
+}
+
 /// A state folder, an executor that works in it, and a base with busybox.
 pub struct Ground {
     pub choice: Choice,

@@ -47,7 +47,7 @@ struct Shared(tempfile::TempDir);
 
 impl Shared {
     fn new() -> Self {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let dir = tempfile::tempdir_in(crate::ground::disk()).unwrap();
         open_to_all(dir.path());
         fs::copy("/proc/self/exe", dir.path().join("program")).unwrap();
         Self(dir)

@@ -1,0 +1,239 @@
+//! The files of a step, as its supervisor reaches them, and who owns them.
+//!
+//! A supervisor's thread lives in the step's mount namespace, with the step's root and its own /proc as working
+//! directory. So the kernel resolves a path for it as it would for the step, with one difference: links of /proc are
+//! not followed, since what they lead to depends on who asks, and may lie outside.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+
+use super::call::Where;
+use super::memory;
+use crate::sys::{Owner, SideTable};
+
+/// A file without following it or waking its device.
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// The files of one step.
+#[derive(Default)]
+pub struct Files {
+    /// Owners of what cannot carry an attribute, with a descriptor that keeps the inode's number from being given to
+    /// another file, and knows its path in the end.
+    side: Mutex<HashMap<Inode, (Owner, OwnedFd)>>,
+    /// Some process has changed its root: paths mean different things to different processes.
+    roots_differ: AtomicBool,
+}
+
+type Inode = (u32, u32, u64);
+
+/// An open file, what the disk says of it, and what the store does.
+pub struct Known {
+    pub file: OwnedFd,
+    pub stat: Statx,
+    pub owner: Option<Owner>,
+}
+
+/// A place for a new name.
+pub struct Place {
+    pub directory: OwnedFd,
+    pub name: Vec<u8>,
+}
+
+impl Files {
+    pub fn roots_differ(&self) {
+        self.roots_differ.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens what a call names, for nothing but looking at it.
+    pub fn open(&self, thread: i32, file: &Where) -> io::Result<OwnedFd> {
+        let flags = if file.follow { HANDLE } else { HANDLE | OFlags::NOFOLLOW };
+        match self.path(thread, file)? {
+            Some(path) => self.open_path(thread, file.directory, &path, flags),
+            None => directory(thread, file.directory),
+        }
+    }
+
+    /// Opens the directory for a new name.
+    pub fn place(&self, thread: i32, place: &Where) -> io::Result<Place> {
+        let path = self.path(thread, place)?.ok_or(io::ErrorKind::NotFound)?;
+        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let (head, name) = match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..=slash], &path[slash + 1..end]),
+            None => (&b"."[..], &path[..end]),
+        };
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let directory = self.open_path(thread, place.directory, head, HANDLE | OFlags::DIRECTORY)?;
+        Ok(Place { directory, name: name.to_vec() })
+    }
+
+    /// The path of a call; none when the descriptor itself is meant.
+    fn path(&self, thread: i32, file: &Where) -> io::Result<Option<Vec<u8>>> {
+        let Some(address) = file.path else { return Ok(None) };
+        // Since Linux 6.11 no path at all means the same as an empty one.
+        let path = if address == 0 && file.may_be_empty { Vec::new() } else { memory::read_string(thread, address)? };
+        match path.is_empty() {
+            true if file.may_be_empty => Ok(None),
+            true => Err(io::ErrorKind::NotFound.into()),
+            false => Ok(Some(path)),
+        }
+    }
+
+    fn open_path(&self, thread: i32, at: i32, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+        if let Some(number) = own_descriptor(path) {
+            return directory(thread, number);
+        }
+        let path = OsStr::from_bytes(path);
+        let open = |from: rustix::fd::BorrowedFd<'_>, resolve| {
+            Ok(rustix::fs::openat2(from, path, flags, Mode::empty(), resolve | ResolveFlags::NO_MAGICLINKS)?)
+        };
+        match (Path::new(path).is_absolute(), self.roots_differ.load(Ordering::Relaxed)) {
+            (true, false) => open(CWD, ResolveFlags::empty()),
+            (true, true) => open(root(thread)?.as_fd(), ResolveFlags::IN_ROOT),
+            (false, _) => open(directory(thread, at)?.as_fd(), ResolveFlags::empty()),
+        }
+    }
+
+    /// Looks at a file.
+    pub fn know(&self, file: OwnedFd) -> io::Result<Known> {
+        let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+        let owner = if carries_attributes(&stat) {
+            Owner::get_at(&link_to(&file))?
+        } else {
+            self.side().get(&inode(&stat)).map(|(owner, _)| *owner)
+        };
+        Ok(Known { file, stat, owner })
+    }
+
+    /// Records an owner.
+    pub fn record(&self, known: Known, owner: Owner) -> io::Result<()> {
+        if carries_attributes(&known.stat) {
+            return owner.set_at(&link_to(&known.file));
+        }
+        // Brings the file into the step's own layer: a lower one is not changed by this, and not in the next image.
+        rustix::fs::chownat(&known.file, "", None, None, AtFlags::EMPTY_PATH)?;
+        self.side().insert(inode(&known.stat), (owner, known.file));
+        Ok(())
+    }
+
+    /// Makes a file root's again, which is what the disk says.
+    pub fn forget(&self, known: &Known) -> io::Result<()> {
+        if carries_attributes(&known.stat) {
+            return Owner::forget_at(&link_to(&known.file));
+        }
+        self.side().remove(&inode(&known.stat));
+        Ok(())
+    }
+
+    /// Takes in what the tables of the layers below say.
+    pub fn load(&self, table: &SideTable) {
+        for (path, owner) in &table.0 {
+            let path = Path::new("/").join(path);
+            let resolve = ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+            let Ok(file) = rustix::fs::openat2(CWD, &path, HANDLE | OFlags::NOFOLLOW, Mode::empty(), resolve) else {
+                // Removed by a later layer.
+                continue;
+            };
+            if let Ok(Known { file, stat, owner: None }) = self.know(file)
+                && !carries_attributes(&stat)
+            {
+                self.side().insert(inode(&stat), (*owner, file));
+            }
+        }
+    }
+
+    /// What a table for the next step says: every recorded file that still has a name.
+    pub fn table(&self) -> SideTable {
+        let mut table = SideTable::default();
+        for (inode, (owner, file)) in self.side().iter() {
+            let Ok(path) = fs::read_link(link_to(file)) else { continue };
+            let Ok(stat) = rustix::fs::statx(CWD, &path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) else {
+                continue;
+            };
+            if self::inode(&stat) == *inode
+                && let Ok(path) = path.strip_prefix("/")
+            {
+                table.0.insert(path.to_owned(), *owner);
+            }
+        }
+        table
+    }
+
+    fn side(&self) -> MutexGuard<'_, HashMap<Inode, (Owner, OwnedFd)>> {
+        self.side.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A path to an open file, for calls that take no descriptor without rights; relative, like all paths in /proc here.
+pub fn link_to(file: &impl AsFd) -> PathBuf {
+    format!("self/fd/{}", file.as_fd().as_raw_fd()).into()
+}
+
+fn inode(stat: &Statx) -> Inode {
+    (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
+}
+
+/// `user.*` attributes are for files and directories only.
+fn carries_attributes(stat: &Statx) -> bool {
+    matches!(kind(stat), FileType::RegularFile | FileType::Directory)
+}
+
+pub fn kind(stat: &Statx) -> FileType {
+    FileType::from_raw_mode(stat.stx_mode.into())
+}
+
+/// The caller's working directory, or one of its descriptors.
+fn directory(thread: i32, number: i32) -> io::Result<OwnedFd> {
+    let path = if number == libc::AT_FDCWD { format!("{thread}/cwd") } else { format!("{thread}/fd/{number}") };
+    Ok(rustix::fs::open(path, HANDLE, Mode::empty())?)
+}
+
+fn root(thread: i32) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(format!("{thread}/root"), HANDLE, Mode::empty())?)
+}
+
+/// The descriptor that a path of /proc or /dev means, if it is one of the caller's own.
+fn own_descriptor(path: &[u8]) -> Option<i32> {
+    let path = std::str::from_utf8(path).ok()?;
+    match path {
+        "/dev/stdin" => return Some(0),
+        "/dev/stdout" => return Some(1),
+        "/dev/stderr" => return Some(2),
+        _ => {}
+    }
+    ["/proc/self/fd/", "/proc/thread-self/fd/", "/dev/fd/"]
+        .iter()
+        .find_map(|prefix| path.strip_prefix(prefix))
+        .and_then(|number| number.parse().ok())
+        .filter(|number| *number >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_to_own_descriptors_are_known() {
+        for (path, expected) in [
+            ("/proc/self/fd/7", Some(7)),
+            ("/dev/fd/0", Some(0)),
+            ("/dev/stderr", Some(2)),
+            ("/proc/self/fd/-100", None),
+            ("/proc/self/fd/7/x", None),
+            ("/proc/1/fd/7", None),
+            ("dev/fd/0", None),
+        ] {
+            assert_eq!(own_descriptor(path.as_bytes()), expected, "{path}");
+        }
+    }
+}

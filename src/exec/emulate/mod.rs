@@ -1,0 +1,194 @@
+//! One user who passes for many: a supervisor that answers a step's system calls where the kernel would refuse them
+//! or tell the truth. Ownership is kept in the owner store, credentials in a table; all else is the kernel's.
+//!
+//! It emulates and does not confine: a process can change what it asked for while the answer is made. What confines
+//! a step are its namespaces.
+
+mod call;
+mod credentials;
+mod files;
+mod identity;
+mod memory;
+mod ownership;
+mod stat;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+use std::thread::Scope;
+
+use nix::sched::CloneFlags;
+use rustix::fs::{Mode, OFlags};
+
+use self::call::Call;
+pub use self::call::filter;
+pub use self::credentials::Credentials;
+use self::credentials::Refused;
+use self::files::Files;
+use crate::sys::SideTable;
+use crate::sys::notify::{Answer, Listener, Notification};
+
+/// Answering threads: calls of a parallel build wait side by side. More than a few only take turns.
+const THREADS: usize = 4;
+
+/// The emulation of one step.
+pub struct Supervisor {
+    listener: Listener,
+    /// Held by the thread that waits for the next call, so that no other waits in vain when the last process ends.
+    turn: Mutex<()>,
+    /// This process's /proc, open from before the threads left for the step's mounts.
+    proc: OwnedFd,
+    files: Files,
+    /// All credentials that any process ever had; a process notes its place in here.
+    credentials: Mutex<Vec<Credentials>>,
+    below: Mutex<Option<SideTable>>,
+    /// What the next step must know of files that cannot carry an attribute.
+    after: Mutex<SideTable>,
+    /// The first fault of a thread.
+    fault: Mutex<Option<io::Error>>,
+}
+
+/// How a call is answered.
+enum Reply {
+    Answer(Answer),
+    /// A new descriptor; whether it closes on exec.
+    Descriptor(OwnedFd, bool),
+}
+
+const DONE: io::Result<Reply> = Ok(Reply::Answer(Answer::Value(0)));
+const CONTINUE: io::Result<Reply> = Ok(Reply::Answer(Answer::Continue));
+
+fn value(value: impl Into<i64>) -> io::Result<Reply> {
+    Ok(Reply::Answer(Answer::Value(value.into())))
+}
+
+fn errno(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+impl From<Refused> for io::Error {
+    fn from(_: Refused) -> Self {
+        errno(libc::EPERM)
+    }
+}
+
+impl Supervisor {
+    /// `below` is what the layers of the step's root say of files that cannot carry an attribute.
+    pub fn new(listener: OwnedFd, first: Credentials, below: SideTable) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            listener: Listener::new(listener),
+            turn: Mutex::default(),
+            proc: rustix::fs::open("/proc", flags, Mode::empty())?,
+            files: Files::default(),
+            credentials: Mutex::new(vec![first]),
+            below: Mutex::new(Some(below)),
+            after: Mutex::default(),
+            fault: Mutex::default(),
+        })
+    }
+
+    /// Starts answering; the threads end when the step's last process has.
+    pub fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+        let count = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(THREADS));
+        for _ in 0..count {
+            scope.spawn(|| {
+                if let Err(error) = self.attend() {
+                    lock(&self.fault).get_or_insert(error);
+                }
+            });
+        }
+    }
+
+    /// Whether a thread has failed: then calls go unanswered, and the step must be ended.
+    pub fn has_failed(&self) -> bool {
+        lock(&self.fault).is_some()
+    }
+
+    /// After the end: the owners of files that cannot carry an attribute.
+    pub fn finish(self) -> io::Result<SideTable> {
+        match self.fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(fault) => Err(fault),
+            None => Ok(self.after.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn attend(&self) -> io::Result<()> {
+        let mut inside = false;
+        loop {
+            let notification = {
+                let _turn = lock(&self.turn);
+                match self.listener.receive()? {
+                    Some(notification) => notification,
+                    None => {
+                        if inside {
+                            *lock(&self.after) = self.files.table();
+                        }
+                        return Ok(());
+                    }
+                }
+            };
+            if !inside {
+                self.go_inside(notification.thread)?;
+                inside = true;
+            }
+            let reply = match call::decode(&notification) {
+                Some(call) => self.carry_out(&notification, call),
+                None => CONTINUE,
+            };
+            match reply.unwrap_or_else(|error| Reply::Answer(verdict(&error))) {
+                Reply::Answer(answer) => self.listener.answer(&notification, answer)?,
+                Reply::Descriptor(file, close_on_exec) => {
+                    self.listener.answer_descriptor(&notification, file.as_fd(), close_on_exec)?;
+                }
+            }
+        }
+    }
+
+    /// Carries out a call, or leaves it to the kernel.
+    fn carry_out(&self, notification: &Notification, call: Call) -> io::Result<Reply> {
+        match call {
+            Call::Chown { file, uid, gid } => self.chown(notification, &file, uid, gid),
+            Call::Stat { file, buffer, extended } => self.stat(notification, &file, buffer, extended),
+            Call::MakeNode { place, mode, device } => self.make_node(notification, &place, mode, device),
+            Call::MakeDirectory { place, mode } => self.make_directory(notification, &place, mode),
+            Call::MakeSymlink { to, place } => self.make_symlink(notification, to, &place),
+            Call::Create { place, flags, mode } => self.create(notification, &place, flags, mode),
+            Call::CreateHow { place, how } => self.create_how(notification, &place, how),
+            Call::ListAttributes { file, list, size } => self.list_attributes(notification, &file, list, size),
+            Call::Execute { file } => self.execute(notification, &file),
+            Call::ChangeRoot => {
+                self.files.roots_differ();
+                CONTINUE
+            }
+            other => self.identity(notification, other),
+        }
+    }
+
+    /// Moves this thread to where the step's paths mean what they mean to the step.
+    fn go_inside(&self, thread: i32) -> io::Result<()> {
+        // A thread's root and working directory are its own only after this.
+        nix::sched::unshare(CloneFlags::CLONE_FS)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mounts = rustix::fs::openat(&self.proc, format!("{thread}/ns/mnt"), flags, Mode::empty())?;
+        nix::sched::setns(mounts, CloneFlags::CLONE_NEWNS)?;
+        rustix::process::fchdir(&self.proc)?;
+        if let Some(table) = lock(&self.below).take() {
+            self.files.load(&table);
+        }
+        Ok(())
+    }
+}
+
+/// What a call is told that could not be carried out here. A path that cannot be followed from here may still lead
+/// somewhere for the kernel, which also knows the right error.
+fn verdict(error: &io::Error) -> Answer {
+    match error.raw_os_error() {
+        Some(number) if number != libc::ELOOP => Answer::Errno(number),
+        _ => Answer::Continue,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
