@@ -413,4 +413,3 @@ fn user_mount(number: usize, mount: &Mount, setup: &mut Vec<Step>) {
         }
     }
 }
-

@@ -1,6 +1,5 @@
 //! A waiting system call, decoded: the many spellings of one deed become one.
 
-use crate::sys::notify::Notification;
 use crate::sys::seccomp::{Action, Filter, Rule, When};
 
 /// A file as a call names it.
@@ -98,10 +97,10 @@ pub enum Call {
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
-/// Decodes a notification; none for a call that is not in [`filter`].
+/// Decodes a call by its number; none for one that is not in [`filter`].
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel looks at the same bits only")]
-pub fn decode(notification: &Notification) -> Option<Call> {
-    let [a, b, c, d, e, _] = notification.arguments;
+pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
+    let [a, b, c, d, e, _] = arguments;
     let descriptor = |number: u64| number as i32;
     let ids = |x: u64, y: u64, z: u64| [x as u32, y as u32, z as u32];
     let path = |path: u64, follow| Where { directory: AT_FDCWD, path: Some(path), follow, may_be_empty: false };
@@ -118,7 +117,7 @@ pub fn decode(notification: &Notification) -> Option<Call> {
         follow: false,
         may_be_empty: false,
     };
-    Some(match notification.call {
+    Some(match call {
         libc::SYS_setuid => Call::SetUid(a as u32),
         libc::SYS_setgid => Call::SetGid(a as u32),
         libc::SYS_setreuid => Call::SetReuid(a as u32, b as u32),
@@ -272,14 +271,13 @@ mod tests {
             if let When::Equals { argument, value, .. } = rule.when {
                 arguments[usize::from(argument)] = value.into();
             }
-            let notification = Notification { call: rule.call, arguments, ..Notification::default() };
-            assert!(decode(&notification).is_some(), "call {}", rule.call);
+            assert!(decode(rule.call, arguments).is_some(), "call {}", rule.call);
         }
     }
 
     #[test]
     fn spellings_of_one_deed_are_one_call() {
-        let decoded = |call, arguments| decode(&Notification { call, arguments, ..Notification::default() }).unwrap();
+        let decoded = |call, arguments| decode(call, arguments).unwrap();
         let minus_one = u64::MAX;
         let file = Where { directory: 7, path: Some(100), follow: false, may_be_empty: true };
         let flags = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u64;

@@ -132,7 +132,7 @@ impl Supervisor {
                 self.go_inside(notification.thread)?;
                 inside = true;
             }
-            let reply = match call::decode(&notification) {
+            let reply = match call::decode(notification.call, notification.arguments) {
                 Some(call) => self.carry_out(&notification, call),
                 None => CONTINUE,
             };
