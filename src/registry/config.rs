@@ -101,7 +101,7 @@ impl Hosts {
         }
         for (host, pem) in &authorities {
             check_pem(pem, || match host {
-                Some(host) => format!("CA certificate for {host:?}"),
+                Some(host) => format!("failed to parse CA certificate for {host:?}"),
                 None => "LOCAL_CA_CERTIFICATE".to_owned(),
             })?;
         }
@@ -408,6 +408,6 @@ mod tests {
     fn a_bad_certificate_is_named() {
         let settings = Settings { authorities: vec![(Some("a.b".into()), "rubbish".into())], ..Settings::default() };
         let error = Hosts::new(&Env::of([]), &settings).unwrap_err();
-        assert_eq!(error.to_string(), "CA certificate for \"a.b\": holds no PEM certificate");
+        assert_eq!(error.to_string(), "failed to parse CA certificate for \"a.b\": holds no PEM certificate");
     }
 }
