@@ -38,7 +38,8 @@ pub fn layers(
             let blob = snapshots
                 .layer_blob(snapshot, index, &spec, cancel)
                 .with_context(|| format!("make layer {} of {}", index + 1, snapshot.len()))?;
-            Ok(Layer { blob, created: None })
+            let created = snapshots.created(snapshot, index).and_then(|time| Timestamp::try_from(time).ok());
+            Ok(Layer { blob, created })
         })
         .collect()
 }

@@ -14,6 +14,7 @@ const MAX_FILE: u64 = 4 << 20;
 pub struct User {
     pub uid: u32,
     pub gid: u32,
+    /// The primary group among them.
     pub groups: Vec<u32>,
     /// What `HOME` is when nobody set it.
     pub home: String,
@@ -82,6 +83,10 @@ fn resolve(text: &str, passwd: &str, group: &str) -> anyhow::Result<User> {
             None => bail!("unable to find group {group_name}: no matching entries in /etc/group of the image"),
         };
     }
+    // The primary group counts among the others, too, or files that only exclude it would let the process in.
+    if !groups.contains(&gid) {
+        groups.insert(0, gid);
+    }
     let home = lines(passwd).find(|line| line.number(0) == Some(uid)).and_then(|line| line.fields.get(3).copied());
     let home = home.filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
     Ok(User { uid, gid, groups, home })
@@ -108,21 +113,21 @@ mod tests {
     #[test]
     fn finds_users_as_runc_does() {
         let cases = [
-            ("", (0, 0, vec![], "/root"), "nobody named is root"),
-            ("www", (33, 34, vec![50], "/var/www"), "a name brings its groups"),
-            ("user", (1000, 1001, vec![50, 51], "/home/user"), "more than one group"),
-            ("33", (33, 34, vec![50], "/var/www"), "a number finds its line"),
-            ("1000", (7, 7, vec![], "/seven"), "a name of digits that stands first wins"),
-            ("4711", (4711, 0, vec![], "/"), "an unknown number is taken as it is"),
-            ("www:root", (33, 0, vec![], "/var/www"), "a named group replaces all others"),
-            ("33:4711", (33, 4711, vec![], "/var/www"), "an unknown group number is taken as it is"),
-            (":extra", (0, 50, vec![], "/root"), "a group alone"),
+            ("", (0, 0, vec![0], "/root"), "nobody named is root"),
+            ("www", (33, 34, vec![34, 50], "/var/www"), "a name brings its groups"),
+            ("user", (1000, 1001, vec![1001, 50, 51], "/home/user"), "more than one group"),
+            ("33", (33, 34, vec![34, 50], "/var/www"), "a number finds its line"),
+            ("1000", (7, 7, vec![7], "/seven"), "a name of digits that stands first wins"),
+            ("4711", (4711, 0, vec![0], "/"), "an unknown number is taken as it is"),
+            ("www:root", (33, 0, vec![0], "/var/www"), "a named group replaces all others"),
+            ("33:4711", (33, 4711, vec![4711], "/var/www"), "an unknown group number is taken as it is"),
+            (":extra", (0, 50, vec![50], "/root"), "a group alone"),
         ];
         for (text, (uid, gid, groups, home), case) in cases {
             let expected = User { uid, gid, groups, home: home.to_owned() };
             assert_eq!(resolve(text, PASSWD, GROUP).unwrap(), expected, "{case}");
         }
-        assert_eq!(resolve("", "", "").unwrap(), User { uid: 0, gid: 0, groups: vec![], home: "/".to_owned() });
+        assert_eq!(resolve("", "", "").unwrap(), User { uid: 0, gid: 0, groups: vec![0], home: "/".to_owned() });
     }
 
     #[test]

@@ -185,6 +185,13 @@ impl Snapshots {
         Ok(())
     }
 
+    /// When the delta at an index was made; none for an image's layer, whose image knows, and for what is gone.
+    pub fn created(&self, snapshot: &Snapshot, index: usize) -> Option<SystemTime> {
+        let StackDelta::Made(id) = snapshot.deltas.get(index)? else { return None };
+        // Written when the delta was finished, and never touched again.
+        fs::metadata(self.0.delta_dir(id).join("base")).and_then(|meta| meta.modified()).ok()
+    }
+
     /// The deltas that a snapshot's files lie in on this disk: what a prune must keep for it to stay unpacked. Layers
     /// that were never unpacked have none.
     pub fn unpacked(&self, snapshot: &Snapshot) -> Result<Vec<DeltaId>> {

@@ -6,9 +6,10 @@ use crate::fixture::World;
 fn a_copy_onto_scratch() {
     let world = World::new();
     world.write("a/file", "hello");
-    let files = world.files("FROM scratch\nCOPY --chmod=640 a/file /dir/file\n");
+    let files = world.files("FROM scratch\nCOPY a /dir/\nCOPY --chmod=640 --chown=1:2 a/file /other\n");
     assert_eq!(files["dir"], "755 0:0 /");
-    assert_eq!(files["dir/file"], "640 0:0 hello");
+    assert_eq!(files["dir/file"], "644 0:0 hello");
+    assert_eq!(files["other"], "640 1:2 hello");
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn the_environment_user_and_directory_are_the_images() {
         .ok();
     let log = crate::fixture::log(&events);
     for line in [
-        "uid=1000(user) gid=1000(user) groups=1000(user),50(extra)",
+        "uid=1000(user) gid=1000(user) groups=50(extra),1000(user)",
         "A=1",
         "HOME=/home",
         "PATH=/bin",
