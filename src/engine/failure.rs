@@ -34,7 +34,12 @@ pub struct Location {
 
 /// A solver's error with what the definition knows of the vertex.
 pub fn of_step(error: solver::Error, definition: &llb::Graph) -> anyhow::Error {
-    let solver::Error::Vertex { vertex, name, source } = error else { return error.into() };
+    let (vertex, name, source) = match error {
+        solver::Error::Vertex { vertex, name, source } => (vertex, name, source),
+        // As itself, so that whoever asks "was it cancelled?" need not know the solver.
+        solver::Error::Cancelled(cancelled) => return cancelled.into(),
+        other @ solver::Error::Graph(_) => return other.into(),
+    };
     let locations = definition.vertex(&vertex).map(|vertex| vertex.locations.as_slice()).unwrap_or_default();
     let location = locations.first().map(|first| Location {
         file: first.file.to_string(),

@@ -108,6 +108,11 @@ impl State {
         })
     }
 
+    /// Whether anybody has asked what the place allows, which starts a process.
+    pub fn probed(&self) -> bool {
+        self.choice.ready().is_some()
+    }
+
     /// Probes the place when first asked.
     pub fn executor(&self) -> anyhow::Result<&Arc<dyn Executor>> {
         self.executor.get(|| Ok(exec::executor(self.choice()?).into()))

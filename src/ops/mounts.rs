@@ -55,7 +55,8 @@ impl Mounts {
                     target: mount.dest.clone(),
                     selector: PathBuf::from(mount.selector.trim_start_matches('/')),
                     read_only: mount.readonly,
-                    output: usize::try_from(mount.output).ok(),
+                    // Go's client leaves 0 where a mount of another type has nothing to say.
+                    output: usize::try_from(mount.output).ok().filter(|_| mount.mount_type() == pb::MountType::Bind),
                     what,
                 });
             }

@@ -111,13 +111,29 @@ impl World {
     }
 
     pub fn build_with(&self, dockerfile: &str, set: impl FnOnce(&mut DockerfilePlan, &mut SolveRequest)) -> Outcome {
+        self.build_in(self.reopen(), dockerfile, set)
+    }
+
+    /// With the state folder opened anew, for asking afterwards what was needed of it.
+    pub fn build_in_new_state(&self, dockerfile: &str) -> (Arc<State>, Outcome) {
+        let state = self.reopen();
+        let outcome = self.build_in(state.clone(), dockerfile, |_, _| ());
+        (state, outcome)
+    }
+
+    fn build_in(
+        &self,
+        state: Arc<State>,
+        dockerfile: &str,
+        set: impl FnOnce(&mut DockerfilePlan, &mut SolveRequest),
+    ) -> Outcome {
         let mut plan = plan(&self.context(), dockerfile);
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = events.clone();
         let mut request = request(Progress::new(move |event| sink.lock().unwrap().push(event)));
         set(&mut plan, &mut request);
         request.plan = Plan::Dockerfile(Box::new(plan));
-        let result = LocalEngine::new(self.reopen()).solve(&request);
+        let result = LocalEngine::new(state).solve(&request);
         drop(request);
         let events = std::mem::take(&mut *events.lock().unwrap());
         Outcome { result, events }
@@ -125,8 +141,13 @@ impl World {
 
     /// Builds and gives the result's files: path to mode, owner and what is in it.
     pub fn files(&self, dockerfile: &str) -> BTreeMap<String, String> {
+        self.files_with(dockerfile, |_| ())
+    }
+
+    pub fn files_with(&self, dockerfile: &str, set: impl FnOnce(&mut DockerfilePlan)) -> BTreeMap<String, String> {
         let dest = self.dir.path().join("files.tar");
-        let outcome = self.build_with(dockerfile, |_, request| {
+        let outcome = self.build_with(dockerfile, |plan, request| {
+            set(plan);
             request.exports = vec![Export::Tar { dest: Dest::File(dest.clone()) }];
         });
         outcome.ok();
@@ -158,10 +179,6 @@ impl Outcome {
             }
         }
         ends
-    }
-
-    pub fn log(&self) -> String {
-        log(&self.events)
     }
 }
 

@@ -3,4 +3,5 @@
 
 mod build;
 mod fixture;
+mod steps;
 mod warm;
