@@ -42,7 +42,14 @@ pub fn open(root: &Root, target: &Path, directory: bool, made: &mut Vec<Made>) -
                 if links > MAX_LINKS {
                     return Err(rustix::io::Errno::LOOP.into());
                 }
-                path = missing.parent().unwrap_or(Path::new("")).join(link).join(rest);
+                // By components: joining an empty rest would end the path with a slash, which only directories have.
+                path = missing
+                    .parent()
+                    .unwrap_or(Path::new(""))
+                    .join(link)
+                    .components()
+                    .chain(rest.components())
+                    .collect();
             }
             None => made.push(make(root, &missing, directory || rest.components().next().is_some())?),
         }

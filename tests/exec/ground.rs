@@ -41,6 +41,7 @@ impl Ground {
         for name in APPLETS {
             symlink("busybox", base.join("bin").join(name)).unwrap();
         }
+        fs::write(base.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
         fs::write(base.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n").unwrap();
         let executor = dockless::exec::executor(&choice);
         Self { choice, executor, base, dir }
@@ -141,4 +142,5 @@ const APPLETS: &[&str] = &[
     "sh", "cat", "chmod", "chown", "cp", "cut", "dd", "echo", "env", "false", "grep", "head", "hostname", "id", "kill",
     "ln", "ls", "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm", "seq", "setsid", "sleep", "sort",
     "stat", "su", "tail", "touch", "tr", "true", "umount", "uniq", "wc", "yes", "unshare", "mkfifo", "ifconfig",
+    "find", "test",
 ];

@@ -27,6 +27,11 @@ const CASES: &[Case] = &[
     ("mounts of every kind", mounts),
     ("secrets are in memory only", secrets),
     ("users, groups and limits", users),
+    ("owners are kept, shown and passed on", owners),
+    ("owners outlive their step and can change in the next", owners_of_lower_layers),
+    ("what is made in a setgid directory is its group's", setgid_directories),
+    ("root becomes a user and cannot come back", becoming_a_user),
+    ("devices can be made where the place is not in the way", devices),
     ("capabilities and system calls are a container's", confinement),
     ("no network but loopback", no_network),
     ("daemons end with the step", daemons),
@@ -254,6 +259,61 @@ fn users(ground: &Ground) {
     }
     let unknown = Process { ulimits: vec![("nothing".into(), 1, 1)], ..shell("true") };
     assert!(matches!(ground.run(&root, &unknown).result, Err(Error::Unsupported { .. })));
+}
+
+fn owners(ground: &Ground) {
+    let script = "cd /home && touch a && chown 33:34 a && stat -c %u:%g a && mv a b && ln b c && chown 5 c && \
+        stat -c %u:%g b && chmod 4755 b && chown :6 b && stat -c '%a %u:%g' b && ln -s b l && chown -h 7:8 l && \
+        stat -c %u:%g l && stat -L -c %u:%g l && mkfifo p && chown 9:9 p && stat -c %u:%g p && mkdir d && \
+        chown 10:11 d && ls -ld d | tr -s ' ' | cut -d' ' -f3,4 && cp -a b copy && stat -c %u:%g copy && \
+        chown 0:0 b && stat -c %u:%g c && (chown 12 <copy missing 2>/dev/null; echo $?) && find . -user 10";
+    let out = ground.shell(script);
+    assert_eq!(out, "33:34\n5:34\n755 5:6\n7:8\n5:6\n9:9\n10 11\n5:6\n0:0\n1\n./d\n");
+}
+
+fn owners_of_lower_layers(ground: &Ground) {
+    let first = ground.root();
+    let script = "cd /home && mkdir d && touch f d/f && chown 33:33 f d && ln -s f l && chown -h 34:34 l && \
+        ln -s f m && chown -h 35:35 m";
+    ground.run(&first, &shell(script)).success();
+    let again = ground.run(&first, &shell("stat -c %u /home/f /home/d /home/l")).success();
+    assert_eq!(again, "33\n33\n34\n", "in the same layer");
+    let second = ground.layered(&[upper(&first).to_owned(), ground.base.clone()]);
+    let script = "cd /home && stat -c %u f d d/f l m && chown 40 f && chown -h 41 l && rm m && ln -s f m && \
+        touch d/new && stat -c %u f d d/new l m && echo >>f && stat -c %u f";
+    let out = ground.run(&second, &shell(script)).success();
+    assert_eq!(out, "33\n33\n0\n34\n35\n40\n33\n0\n41\n0\n40\n");
+    let third = ground.layered(&[upper(&second).to_owned(), upper(&first).to_owned(), ground.base.clone()]);
+    let out = ground.run(&third, &shell("cd /home && stat -c %u f d l m")).success();
+    assert_eq!(out, "40\n33\n41\n0\n");
+}
+
+fn setgid_directories(ground: &Ground) {
+    let out = ground.shell(
+        "cd /home && mkdir d && chown 0:50 d && chmod 2775 d && touch d/f && mkdir d/s && ln -s f d/l && \
+         stat -c '%u:%g %a' d/f d/s && stat -c %u:%g d/l && echo x >d/g && stat -c %u:%g d/g",
+    );
+    assert_eq!(out, "0:50 644\n0:50 2755\n0:50\n0:50\n");
+}
+
+fn becoming_a_user(ground: &Ground) {
+    let out = ground.shell(
+        "chmod 777 /tmp && su app -c 'id -u; id -G; cd /tmp && echo x >f && mkdir d && ln -s f l && \
+         stat -c %u:%g f d l; chown 0 f 2>/dev/null || echo kept; chown 1000:1000 f && echo own; \
+         (umask 027; echo >g; stat -c %a g); grep CapEff /proc/self/status >/dev/null' && id -u",
+    );
+    assert_eq!(out, "1000\n1000\n1000:1000\n1000:1000\n1000:1000\nkept\nown\n640\n0\n");
+}
+
+fn devices(ground: &Ground) {
+    let out =
+        ground.shell("cd /home && mknod n c 1 3 && stat -c '%F %t:%T' n; mknod b b 7 1 && stat -c '%F %t:%T' b; true");
+    if out.is_empty() {
+        // With many ids in a user namespace the kernel itself refuses, to Docker's rootless containers too.
+        assert_eq!(ground.choice.isolation, Isolation::Ns);
+    } else {
+        assert_eq!(out, "character special file 1:3\nblock special file 7:1\n");
+    }
 }
 
 fn confinement(ground: &Ground) {

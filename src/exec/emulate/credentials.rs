@@ -282,8 +282,9 @@ mod tests {
         process.effective = 0;
         process.setuid(1000).unwrap();
         assert_eq!(ids(process.user), [1000, 1000, 0, 1000]);
+        assert_eq!(process.setuid(7), Err(Refused), "neither real nor saved");
         process.setuid(0).unwrap();
-        assert_eq!(process.setuid(7), Err(Refused), "without the capability");
+        assert_eq!(process.user.effective, 0, "the saved id is a way back");
     }
 
     #[test]
