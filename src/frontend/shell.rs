@@ -397,7 +397,7 @@ fn is_digit(c: char) -> bool {
 }
 
 fn unsupported(modifier: &str) -> String {
-    format!("unsupported modifier ({modifier}) in substitution")
+    format!("unsupported modifier ({}) in substitution", modifier.escape_debug())
 }
 
 /// A wildcard pattern (`*`, `?`, backslash) as a regular expression.

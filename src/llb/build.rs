@@ -109,7 +109,10 @@ impl Builder {
             let id = *self.known.entry(fingerprint(&draft)).or_insert(next);
             if id != next {
                 let known = &mut self.drafts[id.0];
-                merge(&mut known.meta, &draft.meta);
+                // The first to need an op has named it.
+                let mut meta = draft.meta;
+                merge(&mut meta, &known.meta);
+                known.meta = meta;
                 known.lines.extend(draft.lines);
                 return id;
             }

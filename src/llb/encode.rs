@@ -22,3 +22,21 @@ fn split(op: pb::Op) -> (pb::Op, pb::Op) {
     let last = pb::Op { op: op.op, ..Default::default() };
     (pb::Op { op: None, ..op }, last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_of_op_comes_last() {
+        let op = pb::Op {
+            inputs: vec![pb::Input { digest: "d".to_owned(), index: 1 }],
+            platform: Some(pb::Platform { os: "linux".to_owned(), ..Default::default() }),
+            constraints: Some(pb::WorkerConstraints::default()),
+            op: Some(pb::op::Op::Source(pb::SourceOp { identifier: "i".to_owned(), ..Default::default() })),
+        };
+        // Fields 1, 10, 11, and only then 3.
+        assert_eq!(op_bytes(&op), b"\x0a\x05\x0a\x01d\x10\x01\x52\x07\x12\x05linux\x5a\x00\x1a\x03\x0a\x01i");
+        assert_eq!(pb::Op::decode(op_bytes(&op).as_slice()).unwrap(), op);
+    }
+}

@@ -244,3 +244,134 @@ fn locations(definition: &pb::Definition) -> HashMap<String, Vec<SourceLocation>
         .map(|(digest, found)| (digest.clone(), found.locations.iter().filter_map(place).collect()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::llb::build::{Builder, Draft, Lines, Output, SourceFile};
+    use crate::llb::exec::{Exec, ExecMount, ExecMountKind};
+    use crate::llb::file::FileActions;
+    use crate::llb::{merge, print, source};
+
+    /// A small build with one op of each kind.
+    fn definition() -> pb::Definition {
+        let mut builder = Builder::new();
+        let file = builder.file(SourceFile {
+            name: "Dockerfile".to_owned(),
+            data: b"FROM x\nRUN y\n".as_slice().into(),
+            language: "Dockerfile".to_owned(),
+        });
+        let platform = crate::base::Platform::new("linux", "amd64", "");
+        let image = builder.output(source::image(&"x".parse().unwrap(), &platform));
+        let local = builder.output(source::local("context", "context", "", ""));
+        let mut exec = Exec { meta: pb::Meta { args: vec!["y".to_owned()], ..Default::default() }, ..Exec::default() };
+        exec.mounts.push(ExecMount {
+            target: "/a".to_owned(),
+            source: Some(local),
+            selector: String::new(),
+            read_only: false,
+            kind: ExecMountKind::Kept,
+        });
+        let (mut draft, root) = exec.on(Some(image));
+        draft.name("run");
+        let position = |line| Some(pb::Position { line, character: 0 });
+        draft.lines = vec![Lines { file, ranges: vec![pb::Range { start: position(2), end: position(2) }] }];
+        let run = Output { op: builder.add(draft), index: root };
+        let mut actions = FileActions::on(None);
+        actions
+            .copy(Some(Output { index: 1, ..run }), pb::FileActionCopy { src: "/".to_owned(), ..Default::default() });
+        actions.mkdir(pb::FileActionMkDir { path: "/d".to_owned(), ..Default::default() });
+        let files = builder.output(actions.into_draft());
+        let head = merge::merge(&mut builder, &[Some(run), None, Some(files)], |_: &mut Draft| ());
+        builder.finish(head)
+    }
+
+    #[test]
+    fn what_was_built_is_read_back_in_order() {
+        let graph = Graph::decode(&definition()).unwrap();
+        let names: Vec<String> = graph.vertices().iter().map(Vertex::name).collect();
+        assert_eq!(
+            names,
+            ["docker-image://docker.io/library/x", "local://context", "run", "copy / , mkdir /d", "merge"]
+        );
+        let run = &graph.vertices()[2];
+        assert_eq!(run.locations.len(), 1);
+        assert_eq!((run.locations[0].file.as_ref(), &run.locations[0].lines), ("Dockerfile", &(2..=2)));
+        let (head, index) = graph.head().unwrap();
+        assert_eq!((graph.position(&head), index), (Some(4), 0));
+        assert_eq!(graph.vertices()[3].inputs(), [(run.digest, 1)]);
+    }
+
+    #[test]
+    fn no_ops_are_scratch() {
+        let graph = Graph::decode(&Builder::new().finish(None)).unwrap();
+        assert_eq!((graph.head(), graph.vertices().len()), (None, 0));
+    }
+
+    #[test]
+    fn equal_ops_are_one() {
+        let mut builder = Builder::new();
+        let op = || {
+            let mut actions = FileActions::on(None);
+            actions.mkdir(pb::FileActionMkDir { path: "/d".to_owned(), ..Default::default() });
+            actions.into_draft()
+        };
+        assert_eq!(builder.add(op()), builder.add(op()));
+    }
+
+    #[test]
+    fn what_does_not_hold_together_is_refused() {
+        let bytes = |op: pb::Op| encode::op_bytes(&op);
+        let source = |identifier: &str| pb::Op {
+            op: Some(pb::op::Op::Source(pb::SourceOp { identifier: identifier.to_owned(), ..Default::default() })),
+            ..Default::default()
+        };
+        let on = |below: &[u8], op: Option<pb::op::Op>| pb::Op {
+            inputs: vec![pb::Input { digest: encode::digest(below).to_string(), index: 0 }],
+            op,
+            ..Default::default()
+        };
+        let error =
+            |def: Vec<Vec<u8>>| Graph::decode(&pb::Definition { def, ..Default::default() }).unwrap_err().to_string();
+        let x = bytes(source("x"));
+        assert!(error(vec![vec![0xff]]).starts_with("op 0 of the definition does not decode"));
+        assert!(error(vec![x.clone()]).ends_with("has exactly one input; this one has 0"));
+        assert!(error(vec![bytes(on(&x, None))]).contains("which does not come before it"));
+        let empty = bytes(source(""));
+        assert!(error(vec![empty.clone(), bytes(on(&empty, None))]).ends_with("a source without identifier"));
+        let merge = bytes(on(&x, Some(pb::op::Op::Merge(pb::MergeOp { inputs: vec![pb::MergeInput { input: 1 }] }))));
+        assert!(
+            error(vec![x.clone(), merge.clone(), bytes(on(&merge, None))])
+                .ends_with("refers to its input 1, and has 1")
+        );
+        let exec = bytes(on(&x, Some(pb::op::Op::Exec(pb::ExecOp::default()))));
+        assert!(error(vec![x, exec.clone(), bytes(on(&exec, None))]).ends_with("an exec without arguments"));
+    }
+
+    #[test]
+    fn a_long_chain_does_not_fill_the_stack() {
+        let mut builder = Builder::new();
+        let mut below = None;
+        for i in 0..20_000 {
+            let mut actions = FileActions::on(below);
+            actions.mkdir(pb::FileActionMkDir { path: format!("/{i}"), ..Default::default() });
+            below = Some(builder.output(actions.into_draft()));
+        }
+        assert_eq!(Graph::decode(&builder.finish(below)).unwrap().vertices().len(), 20_000);
+    }
+
+    proptest! {
+        #[test]
+        fn changed_bytes_are_refused_or_read(op in 0usize..6, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut definition = definition();
+            let bytes = &mut definition.def[op];
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(graph) = Graph::decode(&definition) {
+                let _ = (print::text(&graph), print::json(&graph), print::dot(&graph));
+            }
+        }
+    }
+}

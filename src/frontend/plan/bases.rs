@@ -145,14 +145,13 @@ impl Planner<'_> {
 
     fn take_image(&mut self, index: usize, name: &str, reference: &Reference, platform: Platform) -> Result<()> {
         let resolved = self.resolve_image(reference, &platform)?;
-        let mut image = resolved.config;
+        let image = known_only(resolved.config);
         let implicit = self.platforms.implicit && self.states[index].platform.is_none();
         let platform = if implicit { self.detected(&image, platform) } else { platform };
         let lines = self.lines(&self.states[index].stage.lines);
         let multi = self.input.multi_platform.then_some(&platform);
         let state = &mut self.states[index];
         state.base_image = Some(image.clone());
-        image.created = None;
         if !is_empty(&image) {
             let mut draft = source::image(&resolved.reference, &platform);
             draft.describe(COMMAND, state.stage.code.clone());
@@ -177,6 +176,16 @@ impl Planner<'_> {
         let same = |p: &Platform| p.os == image.platform.os && p.arch == image.platform.arch;
         if !same(&wanted) && same(&self.platforms.build) { self.platforms.build.clone() } else { wanted }
     }
+}
+
+/// What BuildKit knows of an image config. Others (`container_config`, `docker_version`, `Hostname`) tell of the
+/// build that made the base, and would be untrue of what is built on it.
+pub fn known_only(mut image: ImageConfig) -> ImageConfig {
+    image.created = None;
+    image.extra.retain(|key, _| matches!(key.as_str(), "os.version" | "os.features"));
+    image.config.extra.retain(|key, _| key == "ArgsEscaped");
+    image.history.iter_mut().for_each(|line| line.extra.clear());
+    image
 }
 
 /// An image without layers is `scratch` with a config.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Planner;
+use super::bases::known_only;
 use super::stage::UsedPaths;
 use crate::base::{Platform, Reference};
 use crate::frontend::error::{Error, Result};
@@ -72,8 +73,7 @@ impl Planner<'_> {
             NamedContext::Image(reference) => {
                 let reference = reference.clone().or_latest();
                 let resolved = self.resolve_image(&reference, platform)?;
-                let mut image = resolved.config;
-                image.created = None;
+                let image = known_only(resolved.config);
                 let mut draft = source::image(&resolved.reference, platform);
                 draft.name(format!("[context {key}] {}", resolved.reference));
                 Ok(Loaded { root: Some(self.builder.output(draft)), image: Some(image) })
@@ -81,8 +81,7 @@ impl Planner<'_> {
             NamedContext::OciLayout { reference, store, config } => {
                 let mut draft = source::oci_layout(reference, store, platform);
                 draft.name(format!("[context {key}] OCI load from client"));
-                let mut image = (**config).clone();
-                image.created = None;
+                let image = known_only((**config).clone());
                 Ok(Loaded { root: Some(self.builder.output(draft)), image: Some(image) })
             }
             NamedContext::Local { source: name, ignore } => {
