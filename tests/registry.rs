@@ -7,8 +7,12 @@ mod hostile_registry;
 #[path = "support/sample_image.rs"]
 mod sample_image;
 
+#[path = "registry/ecr.rs"]
+mod ecr;
 #[path = "registry/hostile.rs"]
 mod hostile;
+#[path = "registry/memory.rs"]
+mod memory;
 #[path = "registry/real.rs"]
 mod real;
 

@@ -163,16 +163,18 @@ impl Signed<'_> {
         let lines: String = fields.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let request = format!("POST\n{}\n\n{lines}\n{signed}\n{}", self.path, hash(self.body));
         let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hash(&request));
-        let mut key = [b"AWS4", self.keys.secret_access_key.expose()].concat();
-        for part in [self.date("%Y%m%d").as_str(), self.region, "ecr", "aws4_request"] {
-            key = hmac(&key, part.as_bytes()).to_vec();
-        }
+        let key = signing_key(self.keys.secret_access_key.expose(), &self.date("%Y%m%d"), self.region, "ecr");
         let signature = hex::encode(hmac(&key, to_sign.as_bytes()));
         format!(
             "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders={signed}, Signature={signature}",
             self.keys.access_key_id
         )
     }
+}
+
+fn signing_key(secret: &[u8], day: &str, region: &str, service: &str) -> [u8; 32] {
+    let first = hmac(&[b"AWS4", secret].concat(), day.as_bytes());
+    [region, service, "aws4_request"].iter().fold(first, |key, part| hmac(&key, part.as_bytes()))
 }
 
 fn hash(text: &str) -> String {
@@ -227,6 +229,17 @@ mod tests {
         for (key, message, expected) in cases {
             assert_eq!(hex::encode(hmac(key, message)), expected);
         }
+    }
+
+    #[test]
+    fn the_signature_is_that_of_amazons_own_example() {
+        let key = signing_key(b"wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20150830", "us-east-1", "iam");
+        assert_eq!(hex::encode(key), "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
+        let to_sign = "AWS4-HMAC-SHA256\n20150830T123600Z\n20150830/us-east-1/iam/aws4_request\nf536975d06c0309214f805bb90ccff089219ecd68b2577efef23edd43b7e1a59";
+        assert_eq!(
+            hex::encode(hmac(&key, to_sign.as_bytes())),
+            "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+        );
     }
 
     #[test]

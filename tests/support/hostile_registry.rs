@@ -13,8 +13,13 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
+    /// Its beginning.
     pub body: Vec<u8>,
+    pub length: u64,
 }
+
+/// Of a body; a layer of gigabytes is read and forgotten.
+const REMEMBERED: u64 = 1024 * 1024;
 
 #[derive(Default)]
 pub struct Reply {
@@ -106,6 +111,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request,
             path: words.next()?.to_owned(),
             headers: BTreeMap::new(),
             body: Vec::new(),
+            length: 0,
         };
         loop {
             let mut header = String::new();
@@ -116,8 +122,14 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request,
             request.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
         if let Some(length) = request.headers.get("content-length") {
-            request.body = vec![0; length.parse().ok()?];
+            let length: u64 = length.parse().ok()?;
+            request.body = vec![0; length.min(REMEMBERED) as usize];
             reader.read_exact(&mut request.body).ok()?;
+            request.length = length;
+            let rest = length - request.body.len() as u64;
+            if std::io::copy(&mut reader.by_ref().take(rest), &mut std::io::sink()).ok()? < rest {
+                return None;
+            }
         }
         // How often this very thing was asked before.
         let before = {
