@@ -4,8 +4,10 @@
 mod exit;
 mod flags;
 mod output;
+mod progress;
 mod report;
 mod session;
+mod template;
 
 use std::process::ExitCode;
 
