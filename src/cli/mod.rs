@@ -1,20 +1,117 @@
 //! The only floor that prints. What was typed becomes a request, a request becomes work below, and what came out
 //! becomes lines, files and an exit code. Other tools' command lines (faces) end in the same requests.
 
+mod context;
 mod exit;
+mod faces;
 mod flags;
 mod output;
 mod progress;
 mod report;
 mod session;
+mod solve;
+mod table;
 mod template;
+mod verbs;
 
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+
+use clap::Parser;
 
 use crate::base::Env;
 
+use exit::Exit;
+use faces::{buildctl, docker, dockless, img, oci_build};
+use session::{Chosen, Face, Session};
+use verbs::resource;
+
 /// Runs the process's command line to its exit code.
 pub fn main(env: Env) -> ExitCode {
-    let _ = env;
-    ExitCode::SUCCESS
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().and_then(|word| Path::new(word).file_name()).unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    let code = match name.as_str() {
+        "docker" => parsed(Face::Docker, env, &words, |docker: docker::Docker, env| {
+            // Docker's flag for what is otherwise a variable.
+            let env = match &docker.config {
+                Some(dir) => env.with("DOCKER_CONFIG", dir),
+                None => env,
+            };
+            finish(&Session::new(env, Face::Docker, Chosen::default()), |session| docker::run(docker, session))
+        }),
+        "img" => parsed(Face::Img, env, &words, |img: img::Img, env| {
+            log(img.debug);
+            let chosen = Chosen { state: img.state.clone(), ..Chosen::default() };
+            finish(&Session::new(env, Face::Img, chosen), |session| img::run(img, session))
+        }),
+        "buildctl" | "buildctl-daemonless.sh" => {
+            parsed(Face::Buildctl, env, &words, |args: buildctl::Buildctl, env| {
+                finish(&Session::new(env, Face::Buildctl, Chosen::default()), |session| buildctl::run(args, session))
+            })
+        }
+        "build" => finish(&Session::new(env, Face::Build, Chosen::default()), oci_build::run),
+        "check" | "in" | "out" => {
+            // The protocol has no flags: the word before the folder is the program's own name.
+            let mut words = words;
+            words[0] = "resource".into();
+            words.insert(1, name.into());
+            parsed(Face::Resource, env, &words, |args: Resource, env| {
+                finish(&Session::new(env, Face::Resource, Chosen::default()), |session| {
+                    resource::run(args.verb, session)
+                })
+            })
+        }
+        _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env| {
+            log(args.debug);
+            let chosen = Chosen { state: args.state.clone(), isolation: args.isolation, ..Chosen::default() };
+            finish(&Session::new(env, Face::Dockless, chosen), |session| dockless::run(args, session))
+        }),
+    };
+    ExitCode::from(code)
+}
+
+/// `check`, `in` and `out` as programs.
+#[derive(Debug, Parser)]
+struct Resource {
+    #[command(subcommand)]
+    verb: resource::Args,
+}
+
+/// Reads a face's words, and answers those that it does not understand, or that ask for help, itself.
+fn parsed<T: Parser>(face: Face, env: Env, words: &[OsString], run: impl FnOnce(T, Env) -> u8) -> u8 {
+    match T::try_parse_from(words) {
+        Ok(args) => run(args, env),
+        Err(error) => {
+            // Nothing can be done for a reader that went away.
+            let _ = error.print();
+            match error.kind() {
+                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => 0,
+                _ => face.code(Exit::Usage),
+            }
+        }
+    }
+}
+
+/// Runs a verb, says what went wrong, and gives the face's number for it.
+fn finish(session: &Session, run: impl FnOnce(&Session) -> anyhow::Result<Exit>) -> u8 {
+    match run(session) {
+        Ok(exit) => session.face.code(exit),
+        Err(error) => {
+            let report = report::report(&error, session.face.name(), progress::colour(&session.env));
+            // Nothing can be done for a reader that went away.
+            let _ = std::io::stderr().lock().write_all(report.text.as_bytes());
+            session.face.code(report.exit)
+        }
+    }
+}
+
+/// Sends the library's traces to stderr, where they were asked for.
+fn log(debug: bool) {
+    if debug {
+        let filter = tracing_subscriber::EnvFilter::new("dockless=debug");
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
 }

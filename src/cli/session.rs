@@ -1,12 +1,10 @@
 //! What every verb stands on: surroundings, state folder, cancellation, and the two ways to speak. Everything is
 //! opened when first asked for, so that a verb that needs nothing starts in no time.
 
-use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::sys::signal::Signal;
 
@@ -66,9 +64,9 @@ pub struct Session {
     pub env: Env,
     pub face: Face,
     chosen: Chosen,
-    cancel: OnceCell<Cancel>,
-    state: OnceCell<Arc<State>>,
-    noted: RefCell<BTreeSet<String>>,
+    cancel: OnceLock<Cancel>,
+    state: OnceLock<Arc<State>>,
+    noted: Mutex<BTreeSet<String>>,
 }
 
 /// The signal that cancelled this process, for its exit code.
@@ -76,7 +74,7 @@ static CAUGHT: OnceLock<Signal> = OnceLock::new();
 
 impl Session {
     pub fn new(env: Env, face: Face, chosen: Chosen) -> Self {
-        Self { env, face, chosen, cancel: OnceCell::new(), state: OnceCell::new(), noted: RefCell::default() }
+        Self { env, face, chosen, cancel: OnceLock::new(), state: OnceLock::new(), noted: Mutex::default() }
     }
 
     /// For verbs that chown, mount or run something: moves this process into a user namespace where that helps.
@@ -157,7 +155,7 @@ impl Session {
     /// A warning, once in a process.
     pub fn warn(&self, message: impl Into<String>) {
         let message = message.into();
-        if self.noted.borrow_mut().insert(message.clone()) {
+        if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone()) {
             self.note(format!("warning: {message}"));
         }
     }

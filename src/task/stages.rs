@@ -18,19 +18,27 @@ use super::secrets;
 /// The stage that copies; no Dockerfile of a person has one of this name.
 const STAGE: &str = "dockless-artifacts";
 
-/// Copies artifacts of stages into `folder`. `tmp` is a directory of this process.
+/// Where picking happens.
+pub struct Place<'a> {
+    /// What the artifacts are copied into.
+    pub folder: &'a Path,
+    /// A directory of this process.
+    pub tmp: &'a Path,
+    pub env: &'a Env,
+}
+
+/// Copies artifacts of stages into a folder.
 pub fn pick(
     engine: &dyn Engine,
     record: &BuildRecord,
     artifacts: &[ArtifactEntry],
-    folder: &Path,
-    tmp: &Path,
-    env: &Env,
+    place: &Place<'_>,
     epoch: Epoch,
     progress: &Progress,
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
-    let work = tempfile::tempdir_in(tmp)?;
+    let env = place.env;
+    let work = tempfile::tempdir_in(place.tmp)?;
     let path = record.dockerfile.clone().unwrap_or_else(|| record.context.join("Dockerfile"));
     let text = match &record.text {
         Some(text) => text.clone(),
@@ -78,7 +86,7 @@ pub fn pick(
         let stages: Vec<_> = artifacts.iter().filter_map(|a| a.stage.as_deref()).collect();
         format!("artifacts of stage {}", stages.join(", "))
     })?;
-    merge(&out, folder)
+    merge(&out, place.folder)
 }
 
 /// The Dockerfile with one more stage. `COPY` knows paths and globs as `from` does, in its JSON form any character.

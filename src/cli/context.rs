@@ -1,0 +1,130 @@
+//! Where a build's files come from, as typed: a folder, an address, or standard input.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::base::Cancel;
+use crate::engine::{Context, DockerfileSource};
+use crate::layer::{self, DirOptions, DirTarget};
+use crate::sys::Root;
+
+use super::exit::{missing, usage};
+use super::session::Session;
+
+/// A Dockerfile is text that people write; more than this is something else.
+const LARGEST_DOCKERFILE: u64 = 16 << 20;
+
+/// Reads the context's and the Dockerfile's words: `PATH`, `URL` or `-`, and `-f FILE`, which may be `-` too.
+pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::Result<(Context, DockerfileSource)> {
+    if is_address(context) {
+        let source = match file {
+            Some("-") => stdin_dockerfile()?,
+            // Inside the address, not here.
+            file => DockerfileSource::Path(file.map(Into::into)),
+        };
+        return Ok((Context::Remote(context.to_owned()), source));
+    }
+    if context == "-" {
+        return stdin_context(session, file);
+    }
+    let dir = session.absolute(context);
+    let meta = fs::metadata(&dir).map_err(|error| missing(format!("build context {}: {error}", dir.display())))?;
+    if !meta.is_dir() {
+        return Err(usage(format!("build context {} is not a folder", dir.display())));
+    }
+    let source = match file {
+        Some("-") => stdin_dockerfile()?,
+        Some(path) if is_address(path) => {
+            return Err(super::exit::Unsupported::instead("-f with an address", "fetch the file first"));
+        }
+        Some(path) => {
+            let path = session.absolute(path);
+            if !path.is_file() {
+                return Err(missing(format!("Dockerfile {} does not exist", path.display())));
+            }
+            DockerfileSource::Path(Some(path))
+        }
+        None => {
+            let path = dir.join("Dockerfile");
+            if !path.exists() {
+                return Err(missing(format!("there is no Dockerfile in {}", dir.display())));
+            }
+            DockerfileSource::Path(None)
+        }
+    };
+    Ok((Context::Directory(dir), source))
+}
+
+/// Docker's rule for what is an address rather than a path.
+fn is_address(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|start| text.starts_with(start))
+}
+
+fn stdin_dockerfile() -> anyhow::Result<DockerfileSource> {
+    let mut text = String::new();
+    io::stdin().lock().take(LARGEST_DOCKERFILE).read_to_string(&mut text).context("Dockerfile from standard input")?;
+    Ok(DockerfileSource::Text { name: "Dockerfile".to_owned(), text })
+}
+
+/// `-`: a tar, compressed or not, or a bare Dockerfile.
+fn stdin_context(session: &Session, file: Option<&str>) -> anyhow::Result<(Context, DockerfileSource)> {
+    if file == Some("-") {
+        return Err(usage("context and Dockerfile cannot both come from standard input"));
+    }
+    let mut input = io::stdin();
+    let mut head = Vec::with_capacity(512);
+    input.by_ref().take(512).read_to_end(&mut head)?;
+    if !is_archive(&head) {
+        let mut text = head;
+        input.take(LARGEST_DOCKERFILE).read_to_end(&mut text)?;
+        let text = String::from_utf8(text).context("Dockerfile from standard input")?;
+        return Ok((Context::Empty, DockerfileSource::Text { name: "Dockerfile".to_owned(), text }));
+    }
+    let dir = tempfile::tempdir_in(session.state()?.tmp()?)?;
+    unpack(io::Cursor::new(head).chain(input), dir.path(), &session.cancel()?)
+        .context("context from standard input")?;
+    let source = match file {
+        Some(path) => DockerfileSource::Path(Some(dir.path().join(path))),
+        None => DockerfileSource::Path(None),
+    };
+    Ok((Context::Unpacked(dir), source))
+}
+
+fn is_archive(head: &[u8]) -> bool {
+    let magic: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z', 0]];
+    magic.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
+}
+
+/// Files of a context belong to nobody in particular: COPY makes them root's.
+fn unpack(input: impl Read + Send, dir: &Path, cancel: &Cancel) -> anyhow::Result<()> {
+    let options = DirOptions { owners: false, devices: false, xattrs: false };
+    let mut target = DirTarget::new(Root::open(dir)?, options);
+    let mut plain = layer::decompress_any(input)?;
+    layer::apply(&mut plain, None, &mut target, cancel)?;
+    target.finish()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_archives_are_told_from_paths_and_text() {
+        for (text, address) in [
+            ("https://h/r.git#main:sub", true),
+            ("git@h:r.git", true),
+            ("github.com/a/b", true),
+            (".", false),
+            ("git", false),
+            ("./https", false),
+        ] {
+            assert_eq!(is_address(text), address, "{text}");
+        }
+        assert!(is_archive(&[0x1f, 0x8b, 8]));
+        assert!(!is_archive(b"FROM scratch\n"));
+    }
+}

@@ -1,0 +1,66 @@
+//! img's command line. Where img has no verb of a name, docker's is taken: Makefiles that are given `DOCKER=img`
+//! expect both.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli::exit::Exit;
+use crate::cli::session::Session;
+use crate::cli::verbs::{disk, images, inspect, rmi, unpack, version};
+
+use super::docker;
+
+/// img without privileges: dockless.
+#[derive(Debug, Parser)]
+#[command(name = "img", version = version::VERSION, disable_version_flag = true, disable_help_subcommand = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Img {
+    /// State folder
+    #[arg(short, long, value_name = "DIR", global = true)]
+    pub state: Option<PathBuf>,
+    /// Accepted: dockless finds out by itself what works
+    #[arg(short, long, value_name = "NAME", global = true, hide = true)]
+    pub backend: Option<String>,
+    /// Log what dockless does
+    #[arg(short, long, global = true)]
+    pub debug: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Verb {
+    #[command(visible_alias = "list")]
+    Ls(images::Args),
+    /// Remove names of images
+    Rm(rmi::Args),
+    Du(disk::DuArgs),
+    Prune(disk::PruneArgs),
+    Unpack(unpack::Args),
+    Inspect(InspectArgs),
+    #[command(flatten)]
+    Docker(docker::Verb),
+}
+
+/// Print an image's OCI config.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InspectArgs {
+    #[arg(value_name = "IMAGE")]
+    image: String,
+}
+
+pub fn run(img: Img, session: &Session) -> anyhow::Result<Exit> {
+    if let Some(backend) = &img.backend {
+        session.warn(format!("--backend {backend} has no effect: dockless finds out by itself what works"));
+    }
+    match img.verb {
+        Verb::Ls(args) => images::run(args, session),
+        Verb::Rm(args) => rmi::run(args, session),
+        Verb::Du(args) => disk::du(args, session),
+        Verb::Prune(args) => disk::prune(args, session),
+        Verb::Unpack(args) => unpack::run(args, session),
+        Verb::Inspect(args) => inspect::config(&args.image, session),
+        Verb::Docker(verb) => docker::verb(verb, session),
+    }
+}

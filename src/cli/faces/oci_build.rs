@@ -1,0 +1,174 @@
+//! `build`, the program of oci-build-task and builder-task: one Dockerfile by parameters, results in the folders that
+//! the task declared as outputs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::base::{Reference, Secret};
+use crate::cli::exit::{Exit, missing, usage};
+use crate::cli::flags;
+use crate::cli::progress::Mode;
+use crate::cli::session::Session;
+use crate::cli::solve::{self, Build};
+use crate::engine::{Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
+use crate::exec::Network;
+use crate::expand::{self, Archive, Formats};
+use crate::image;
+use crate::task::params::BuildParams;
+
+pub fn run(session: &Session) -> anyhow::Result<Exit> {
+    session.enter_namespace()?;
+    let params = BuildParams::read(&session.env).map_err(|error| usage(error.to_string()))?;
+    let cwd = session.env.cwd();
+    let context = session.absolute(&params.context);
+    if !context.is_dir() {
+        return Err(missing(format!("CONTEXT {} is not a folder", context.display())));
+    }
+    // Additional targets come first, and get everything that the main one gets.
+    for target in &params.additional_targets {
+        let output = cwd.join(target);
+        one(&params, Some(target), output.is_dir().then_some(output.as_path()), None, session)
+            .with_context(|| format!("additional target {target}"))?;
+    }
+    let image = cwd.join("image");
+    // builder-task kept the root file system in an output of its own.
+    let rootfs = cwd.join("rootfs");
+    let image = image.is_dir().then_some(image.as_path());
+    let rootfs = rootfs.is_dir().then_some(rootfs.as_path());
+    if image.is_none() && rootfs.is_none() {
+        session.note("neither 'image' nor 'rootfs' are specified, finishing with no outputs");
+    }
+    one(&params, params.target.as_deref(), image, rootfs, session)?;
+    Ok(Exit::Success)
+}
+
+/// Builds one target and lays it out where there is an output for it.
+fn one(
+    params: &BuildParams,
+    target: Option<&str>,
+    output: Option<&Path>,
+    rootfs: Option<&Path>,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let names = names(params)?;
+    let export = Export::Image { names: names.clone(), push: false, options: LayerOptions::default() };
+    let build = Build {
+        plan: Plan::Dockerfile(Box::new(plan(params, target, session)?)),
+        secrets: params.secrets.clone(),
+        secret_values: params.secret_texts.iter().map(|(id, text)| (id.clone(), Secret::from(text.as_str()))).collect(),
+        ssh: params.ssh.iter().cloned().collect(),
+        exports: vec![export],
+        epoch: session.epoch()?,
+        mode: Mode::Auto,
+        quiet: false,
+        iidfile: None,
+        metadata_file: None,
+        record: None,
+    };
+    let built = solve::run(session, build)?.context("the build made no image")?;
+    if output.is_none() && rootfs.is_none() {
+        return Ok(());
+    }
+    let (store, cancel) = (session.images()?, session.cancel()?);
+    let stored = store.find(&built.config.to_string())?.context("the image that was built is gone")?;
+    let image = store.load(&stored.descriptor)?;
+    if let Some(output) = output {
+        let formats = Formats {
+            image_tar: Some(Archive::Docker),
+            rootfs: params.unpack_rootfs && !params.output_oci,
+            oci: params.output_oci,
+            ..Formats::default()
+        };
+        let staged = staging(output)?;
+        let expanded = expand::expand(&image, &names, &*store.blobs(), &formats, staged.path(), &cancel)?;
+        expanded.warnings.iter().for_each(|warning| session.warn(warning));
+        if params.output_oci {
+            // There the layout is called `image`, and `digest` is the manifest's, as ours is.
+            fs::rename(staged.path().join("oci"), staged.path().join("image"))?;
+        } else {
+            fs::write(staged.path().join("digest"), image.config_digest.to_string())?;
+        }
+        publish(&staged, output)?;
+    }
+    if let Some(rootfs) = rootfs {
+        let formats = Formats { rootfs: true, ..Formats::default() };
+        let staged = staging(rootfs)?;
+        expand::expand(&image, &names, &*store.blobs(), &formats, staged.path(), &cancel)?;
+        publish(&staged, rootfs)?;
+    }
+    Ok(())
+}
+
+/// A hidden folder on the output's own file system, so that each result appears by a rename.
+fn staging(output: &Path) -> anyhow::Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix(".dockless-").tempdir_in(output)?)
+}
+
+fn publish(staged: &tempfile::TempDir, output: &Path) -> anyhow::Result<()> {
+    let mut names = fs::read_dir(staged.path())?.map(|e| Ok(e?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
+    names.sort();
+    for name in names {
+        let place = output.join(&name);
+        if place.is_dir() {
+            fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
+        }
+        fs::rename(staged.path().join(&name), &place).with_context(|| place.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn names(params: &BuildParams) -> anyhow::Result<Vec<Reference>> {
+    let Some(repository) = &params.repository else { return Ok(Vec::new()) };
+    let reference: Reference = repository.parse()?;
+    Ok(vec![match &params.tag {
+        Some(tag) => reference.with_tag(tag)?,
+        None => reference.or_latest(),
+    }])
+}
+
+fn plan(params: &BuildParams, target: Option<&str>, session: &Session) -> anyhow::Result<DockerfilePlan> {
+    let mut build_args = crate::cli::verbs::build::build_args(&[], session);
+    build_args.extend(params.build_args.clone());
+    for (name, path) in &params.image_args {
+        // The argument becomes a name in the local store, where FROM looks first: no registry has to serve it.
+        let reference: Reference = format!("image-arg.dockless/{}", name.to_lowercase()).parse()?;
+        load(path, &reference, session).with_context(|| format!("IMAGE_ARG_{name}"))?;
+        build_args.insert(name.clone(), reference.or_latest().to_string());
+    }
+    let platforms =
+        params.platforms.iter().flat_map(|list| list.split(',')).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(DockerfilePlan {
+        context: Context::Directory(session.absolute(&params.context)),
+        dockerfile: DockerfileSource::Path(Some(session.absolute(&params.dockerfile))),
+        target: target.map(str::to_owned),
+        build_args,
+        labels: params.labels.clone(),
+        platforms,
+        named_contexts: BTreeMap::new(),
+        no_cache: NoCache::Use,
+        pull: false,
+        network: Network::Host,
+        extra_hosts: params
+            .add_hosts
+            .iter()
+            .map(|host| flags::extra_host(host))
+            .collect::<Result<_, _>>()
+            .map_err(|reason| usage(format!("BUILDKIT_ADD_HOSTS {reason}")))?,
+        ulimits: Vec::new(),
+        shm_size: None,
+    })
+}
+
+/// Puts the image of an archive or layout into the store under a name that only this task knows.
+fn load(path: &Path, name: &Reference, session: &Session) -> anyhow::Result<()> {
+    let store = session.images()?;
+    let opened = image::open(path, &session.state()?.tmp()?)?;
+    let [(image, _)] = opened.images.as_slice() else {
+        return Err(usage(format!("{} holds {} images, expected one", path.display(), opened.images.len())));
+    };
+    store.adopt(image, &*opened.blobs)?;
+    Ok(store.tag(&image.manifest_descriptor, name)?)
+}

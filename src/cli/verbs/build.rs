@@ -1,0 +1,332 @@
+//! `build`: of dockless, docker, buildx and img.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::base::{Platform, Reference};
+use crate::cli::context;
+use crate::cli::exit::{Exit, Unsupported, missing, usage};
+use crate::cli::flags::{self, ignored_flags};
+use crate::cli::output::{self, BareDocker, Common};
+use crate::cli::progress::Mode;
+use crate::cli::session::{Face, Session};
+use crate::cli::solve::{self, Build};
+use crate::engine::{Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
+use crate::exec::Network;
+use crate::task::journal::BuildRecord;
+
+/// Build an image from a Dockerfile.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Args {
+    /// Folder with the files of the build, an address (git or tar), or - for standard input
+    #[arg(value_name = "PATH | URL | -", default_value = ".", hide_default_value = true)]
+    context: String,
+    /// Dockerfile [default: PATH/Dockerfile]; - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<String>,
+    /// Name of the image; may be repeated
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    tags: Vec<Reference>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Build argument; without a value, that of the environment variable
+    #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
+    build_args: Vec<String>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = flags::key_value)]
+    labels: Vec<(String, String)>,
+    /// What to build for, such as linux/arm64; several joined by commas
+    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
+    platforms: Vec<Platform>,
+    /// What to make of the result: DIR, -, or type=image|docker|oci|tar|local|registry[,dest=…]
+    #[arg(short, long = "output", value_name = "SPEC")]
+    outputs: Vec<String>,
+    /// Keep the image in the local store (what is done without -o)
+    #[arg(long)]
+    load: bool,
+    /// Push the image to its registry
+    #[arg(long)]
+    push: bool,
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VAR]
+    #[arg(long = "secret", value_name = "SPEC")]
+    secrets: Vec<String>,
+    /// Agent or keys for RUN --mount=type=ssh: ID[=SOCKET|KEY[,KEY]]
+    #[arg(long, value_name = "SPEC")]
+    ssh: Vec<String>,
+    /// Further context: NAME=PATH, NAME=docker-image://IMAGE, NAME=URL
+    #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = flags::key_value)]
+    build_contexts: Vec<(String, String)>,
+    /// Run every step again
+    #[arg(long)]
+    no_cache: bool,
+    /// Run the steps of these stages again
+    #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// Ask the registry for newer base images
+    #[arg(long)]
+    pull: bool,
+    /// Network of RUN steps: default, host or none
+    #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true)]
+    network: String,
+    /// Line for /etc/hosts of RUN steps
+    #[arg(long = "add-host", value_name = "HOST:IP", value_parser = flags::extra_host)]
+    add_hosts: Vec<(String, String)>,
+    /// Limit of RUN steps, such as nofile=1024:2048
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = flags::ulimit)]
+    ulimits: Vec<(String, u64, u64)>,
+    /// Size of /dev/shm in RUN steps
+    #[arg(long, value_name = "BYTES", value_parser = flags::bytes)]
+    shm_size: Option<u64>,
+    /// Annotation of the manifest
+    #[arg(long = "annotation", value_name = "KEY=VALUE")]
+    annotations: Vec<String>,
+    /// Write the image id to a file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// Write digests and names to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Print the image id only
+    #[arg(short, long)]
+    quiet: bool,
+    /// How to show progress
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    progress: Mode,
+    /// img's name for --progress=plain
+    #[arg(long, hide = true)]
+    no_console: bool,
+    #[arg(long, value_name = "SPEC", hide = true)]
+    cache_from: Vec<String>,
+    #[arg(long, value_name = "SPEC", hide = true)]
+    cache_to: Vec<String>,
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    provenance: Option<String>,
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    sbom: Option<String>,
+    #[arg(long, value_name = "SPEC", hide = true)]
+    attest: Vec<String>,
+    #[arg(long, hide = true)]
+    squash: bool,
+    #[arg(long, hide = true)]
+    check: bool,
+    #[arg(long, value_name = "METHOD", hide = true)]
+    call: Option<String>,
+    #[command(flatten)]
+    ignored: Ignored,
+}
+
+ignored_flags!(
+    /// What a daemon would do for a build, and nobody does here.
+    Ignored {
+        switches: ["rm", "force-rm", "compress", "debug"],
+        values: [
+            "memory", "memory-swap", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems",
+            "isolation", "security-opt", "cgroup-parent", "builder", "allow", "resource", "policy",
+        ],
+    }
+);
+
+pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
+    session.enter_namespace()?;
+    refuse(&args)?;
+    session.warn_ignored(&args.ignored.0);
+    if !args.cache_from.is_empty() || !args.cache_to.is_empty() {
+        session.warn("--cache-from and --cache-to have no effect: the local cache is used, and nothing else");
+    }
+    let img = session.face == Face::Img;
+    if img && args.tags.is_empty() && args.outputs.is_empty() {
+        return Err(usage("please specify an image tag with `-t` or an output spec with `-o`"));
+    }
+    let tags: Vec<Reference> = args.tags.iter().cloned().map(Reference::or_latest).collect();
+    if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
+        return Err(usage(format!("a name to give cannot have a digest: {tag}")));
+    }
+    let title = tags.first().map(Reference::familiar);
+    if let (true, Some(title)) = (img, &title) {
+        session.note(format!("Building {title}"));
+        session.note("Setting up the rootfs... this may take a bit.");
+    }
+    let build = request(args, tags, session)?;
+    solve::run(session, build)?;
+    if let (true, Some(title)) = (img, title) {
+        session.note(format!("Successfully built {title}"));
+    }
+    Ok(Exit::Success)
+}
+
+/// What would change the result and is not done.
+fn refuse(args: &Args) -> anyhow::Result<()> {
+    let is_on = |value: &Option<String>| value.as_deref().is_some_and(|v| !matches!(v, "false" | "0" | "disabled"));
+    if is_on(&args.provenance) {
+        return Err(Unsupported::instead("--provenance", "--provenance=false builds without an attestation"));
+    }
+    if is_on(&args.sbom) {
+        return Err(Unsupported::new("--sbom"));
+    }
+    if let Some(spec) = args.attest.iter().find(|spec| !spec.contains("disabled=true")) {
+        return Err(Unsupported::new(format!("--attest {spec}")));
+    }
+    if args.squash {
+        return Err(Unsupported::new("--squash"));
+    }
+    match args.call.as_deref() {
+        _ if args.check => Err(Unsupported::new("--check")),
+        None | Some("build") => Ok(()),
+        Some(call) => Err(Unsupported::new(format!("--call={call}"))),
+    }
+}
+
+fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Result<Build> {
+    let env = &session.env;
+    let (context, dockerfile) = context::resolve(session, &args.context, args.file.as_deref())?;
+    let build_args = build_args(&args.build_args, session);
+    let mut epoch = session.epoch()?;
+    if let Some(text) = build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) {
+        match text.parse() {
+            Ok(seconds) => epoch = epoch.pinned(seconds),
+            Err(_) => return Err(usage(format!("SOURCE_DATE_EPOCH is {text:?}, expected whole seconds since 1970"))),
+        }
+    }
+    let exports = exports(&args, &tags, session)?;
+    let mut named_contexts = BTreeMap::new();
+    for (name, value) in args.build_contexts {
+        let value = if value.contains("://") || value.starts_with("git@") {
+            value
+        } else {
+            let path = env.absolute(&value);
+            if !path.is_dir() {
+                return Err(missing(format!("build context {name}: {} is not a folder", path.display())));
+            }
+            path.display().to_string()
+        };
+        named_contexts.insert(name, value);
+    }
+    let network = match args.network.as_str() {
+        "default" | "host" | "" => Network::Host,
+        "none" => Network::None,
+        other => return Err(usage(format!("--network={other} is not known (default, host, none)"))),
+    };
+    let no_cache = match (args.no_cache, args.no_cache_filter) {
+        (true, _) => NoCache::All,
+        (false, stages) if stages.is_empty() => NoCache::Use,
+        (false, stages) => NoCache::Stages(stages),
+    };
+    let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
+    let record = session.journal().and_then(|_| {
+        let Context::Directory(dir) = &context else { return None };
+        let (dockerfile, text) = match &dockerfile {
+            DockerfileSource::Path(path) => (path.clone(), None),
+            DockerfileSource::Text { text, .. } => (None, Some(text.clone())),
+        };
+        Some(BuildRecord {
+            context: dir.clone(),
+            dockerfile,
+            text,
+            build_args: build_args.clone(),
+            labels: labels.clone(),
+            platform: args.platforms.first().map(ToString::to_string),
+            named_contexts: named_contexts.clone(),
+            secrets: args.secrets.clone(),
+            ssh: args.ssh.clone(),
+            extra_hosts: args.add_hosts.clone(),
+            network_none: network == Network::None,
+            ulimits: args.ulimits.clone(),
+            shm_size: args.shm_size,
+        })
+    });
+    let plan = DockerfilePlan {
+        context,
+        dockerfile,
+        target: args.target.filter(|target| !target.is_empty()),
+        build_args,
+        labels,
+        platforms: args.platforms,
+        named_contexts,
+        no_cache,
+        pull: args.pull,
+        network,
+        extra_hosts: args.add_hosts,
+        ulimits: args.ulimits,
+        shm_size: args.shm_size,
+    };
+    Ok(Build {
+        plan: Plan::Dockerfile(Box::new(plan)),
+        secrets: args.secrets,
+        secret_values: BTreeMap::new(),
+        ssh: args.ssh,
+        exports,
+        epoch,
+        mode: if args.no_console { Mode::Plain } else { args.progress },
+        quiet: args.quiet,
+        iidfile: args.iidfile.map(|path| env.absolute(path)),
+        metadata_file: args.metadata_file.map(|path| env.absolute(path)),
+        record,
+    })
+}
+
+/// `KEY=VALUE`; a key alone takes the variable of that name, and is no argument where there is none. Proxies reach
+/// every build, as Docker's clients pass them on; the frontend keeps them out of history and cache keys.
+pub fn build_args(typed: &[String], session: &Session) -> BTreeMap<String, String> {
+    const PASSED_ON: [&str; 6] =
+        ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "SOURCE_DATE_EPOCH"];
+    let env = &session.env;
+    let mut args = BTreeMap::new();
+    for name in PASSED_ON {
+        for name in [name.to_owned(), name.to_lowercase()] {
+            args.extend(env.nonempty(&name).map(|value| (name.clone(), value.to_owned())));
+        }
+    }
+    for arg in typed {
+        match arg.split_once('=') {
+            Some((key, value)) => {
+                args.insert(key.to_owned(), value.to_owned());
+            }
+            None => args.extend(env.var(arg).map(|value| (arg.clone(), value.to_owned()))),
+        }
+    }
+    args
+}
+
+fn exports(args: &Args, tags: &[Reference], session: &Session) -> anyhow::Result<Vec<Export>> {
+    let bare_docker = if session.face == Face::Img { BareDocker::Stdout } else { BareDocker::Load };
+    let common = Common { cwd: session.env.cwd(), tags, bare_docker };
+    let mut exports = Vec::new();
+    for spec in &args.outputs {
+        exports.extend(output::parse(spec, &common).map_err(|reason| usage(format!("--output {reason}")))?);
+    }
+    let image = |push| Export::Image { names: tags.to_vec(), push, options: LayerOptions::default() };
+    if args.push && tags.is_empty() {
+        return Err(usage("--push needs a name: -t NAME"));
+    }
+    if args.push {
+        exports.push(image(true));
+    } else if args.load || args.outputs.is_empty() {
+        exports.push(image(false));
+    }
+    if args.iidfile.is_some() && !exports.iter().any(|e| !matches!(e, Export::Tar { .. } | Export::Local { .. })) {
+        return Err(usage("--iidfile needs an output that is an image"));
+    }
+    for annotation in &args.annotations {
+        annotate(&mut exports, annotation)?;
+    }
+    Ok(exports)
+}
+
+/// `[manifest:]KEY=VALUE`; indexes are made for several platforms only.
+fn annotate(exports: &mut [Export], text: &str) -> anyhow::Result<()> {
+    let (key, value) = flags::key_value(text).map_err(|reason| usage(format!("--annotation {reason}")))?;
+    let key = match key.split_once(':') {
+        Some(("manifest", key)) => key.to_owned(),
+        Some((kind, _)) if kind.contains("index") || kind.contains("descriptor") || kind.contains('[') => {
+            return Err(Unsupported::new(format!("--annotation {kind}:")));
+        }
+        _ => key,
+    };
+    for export in exports {
+        if let Export::Image { options, .. } | Export::Docker { options, .. } | Export::Oci { options, .. } = export {
+            options.annotations.insert(key.clone(), value.clone());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! `ps`, `rm`, `export`, `logs` and `wait`: containers at rest.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cli::exit::{Exit, Missing, usage};
+use crate::cli::session::{Out, Session};
+use crate::cli::table::{Table, ago};
+use crate::cli::template::Template;
+use crate::engine::containers::{self, Container};
+
+use super::container::log_path;
+
+/// List containers.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PsArgs {
+    /// Also those that do not run (nothing of a container runs between commands)
+    #[arg(short, long)]
+    all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    #[arg(long)]
+    no_trunc: bool,
+    /// name=TEXT, label=KEY[=VALUE]
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Go template, or `json`
+    #[arg(long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+/// Remove containers.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RmArgs {
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+    /// Do not fail where there is none
+    #[arg(short, long)]
+    force: bool,
+    /// Accepted; anonymous volumes are never made
+    #[arg(short, long, hide = true)]
+    volumes: bool,
+}
+
+/// Write a container's files as one flat tar.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportArgs {
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+    /// File to write [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Show what a detached container printed.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogsArgs {
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+}
+
+/// Wait for detached containers and print their exit codes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WaitArgs {
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+}
+
+pub fn ps(args: PsArgs, session: &Session) -> anyhow::Result<Exit> {
+    let mut list = if args.all { containers::list(session.state()?)? } else { Vec::new() };
+    for filter in &args.filters {
+        match filter.split_once('=') {
+            Some(("name", name)) => list.retain(|c| c.name.contains(name)),
+            Some(("label", label)) => list.retain(|c| match label.split_once('=') {
+                Some((key, value)) => c.labels.get(key).is_some_and(|v| v == value),
+                None => c.labels.contains_key(label),
+            }),
+            _ => return Err(usage(format!("filter {filter:?} is not known (name, label)"))),
+        }
+    }
+    let now = jiff::Timestamp::now();
+    let values: Vec<Value> = list.iter().map(|container| value(container, args.no_trunc, now)).collect();
+    let cell = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let mut out = Out::new();
+    match args.format.as_deref() {
+        _ if args.quiet => values.iter().try_for_each(|value| out.line(cell(value, "ID")))?,
+        Some("json") => values.iter().try_for_each(|value| out.line(value.to_string()))?,
+        Some(format) => {
+            let template = Template::parse(format).map_err(|error| usage(error.to_string()))?;
+            for value in &values {
+                out.line(template.execute(value)?)?;
+            }
+        }
+        None => {
+            let mut table = Table::new(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"]);
+            for value in &values {
+                table.row(["ID", "Image", "Command", "RunningFor", "Status", "Names"].map(|key| cell(value, key)));
+            }
+            table.print(&mut out)?;
+        }
+    }
+    out.finish()?;
+    Ok(Exit::Success)
+}
+
+fn value(container: &Container, whole_ids: bool, now: jiff::Timestamp) -> Value {
+    let short = container.id.get(..12).unwrap_or(&container.id);
+    json!({
+        "ID": if whole_ids { &container.id } else { short },
+        "Image": container.image,
+        "Command": format!("{:?}", container.args.join(" ")),
+        "RunningFor": ago(Some(&container.created), now),
+        "CreatedAt": container.created,
+        "Status": container.exit.map_or_else(|| "Created".to_owned(), |code| format!("Exited ({code})")),
+        "State": if container.exit.is_some() { "exited" } else { "created" },
+        "Names": container.name,
+        "Labels": container.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
+    })
+}
+
+pub fn rm(args: RmArgs, session: &Session) -> anyhow::Result<Exit> {
+    session.enter_namespace()?;
+    let state = session.state()?;
+    let mut out = Out::new();
+    let mut exit = Exit::Success;
+    for name in &args.containers {
+        let removed = containers::find(state, name).and_then(|container| {
+            containers::remove(state, &container.id)?;
+            match fs::remove_file(log_path(session, &container.id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            }
+        });
+        match removed {
+            Ok(()) => out.line(name)?,
+            Err(error) if args.force && matches!(error.downcast_ref(), Some(containers::Error::Missing(_))) => {}
+            Err(error) if args.containers.len() > 1 && !error.is::<Missing>() => {
+                session.note(format!("{}: {error:#}", session.face.name()));
+                exit = Exit::Failure;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    out.finish()?;
+    Ok(exit)
+}
+
+pub fn export(args: ExportArgs, session: &Session) -> anyhow::Result<Exit> {
+    session.enter_namespace()?;
+    let state = session.state()?;
+    match args.output {
+        None => {
+            session.refuse_terminal()?;
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            containers::export(state, &args.container, &mut out)?;
+            out.flush()?;
+        }
+        Some(path) => {
+            let path = session.absolute(path);
+            let dir = path.parent().unwrap_or(&path);
+            // Beside its place and renamed: nobody meets half a tar under that name.
+            let mut file = tempfile::Builder::new()
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .tempfile_in(dir)?;
+            let mut out = io::BufWriter::new(file.as_file_mut());
+            containers::export(state, &args.container, &mut out)?;
+            out.flush()?;
+            drop(out);
+            file.persist(&path).map_err(|error| error.error)?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+pub fn logs(args: LogsArgs, session: &Session) -> anyhow::Result<Exit> {
+    let container = containers::find(session.state()?, &args.container)?;
+    let mut out = io::stdout().lock();
+    match fs::File::open(log_path(session, &container.id)) {
+        Ok(mut log) => {
+            io::copy(&mut log, &mut out)?;
+        }
+        // It never ran detached.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Exit::Success)
+}
+
+pub fn wait(args: WaitArgs, session: &Session) -> anyhow::Result<Exit> {
+    /// Between two looks; nothing tells us when a container of another process ends.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let (state, cancel) = (session.state()?, session.cancel()?);
+    let mut out = Out::new();
+    for name in &args.containers {
+        loop {
+            if let Some(code) = containers::find(state, name)?.exit {
+                out.line(code.to_string())?;
+                break;
+            }
+            if cancel.wait(PAUSE) {
+                cancel.check()?;
+            }
+        }
+    }
+    out.finish()?;
+    Ok(Exit::Success)
+}
