@@ -11,6 +11,7 @@ use crate::{exec, frontend, image, registry, store, task};
 
 use super::exit::{Exit, Missing, Unsupported, Usage};
 use super::session::Session;
+use super::verbs::container::SetupFailed;
 
 /// An error, understood.
 pub struct Report {
@@ -96,6 +97,9 @@ fn classify(error: &anyhow::Error) -> Kind<'_> {
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<String>)> {
     if cause.is::<Usage>() || cause.is::<Unsupported>() || cause.is::<task::config::Error>() {
         return Some((Exit::Usage, None));
+    }
+    if cause.is::<SetupFailed>() {
+        return Some((SetupFailed::EXIT, None));
     }
     if cause.is::<Missing>() {
         return Some((Exit::Missing, None));

@@ -286,7 +286,7 @@ fn publish(finished: &Path, place: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Digest, Platform};
+    use crate::base::{Digest, Platform, Reference};
     use crate::image::{Image, ImageConfig, Manifest};
     use crate::store::MemoryBlobs;
     use std::sync::Arc;

@@ -140,9 +140,6 @@ pub fn create(args: CreateArgs, session: &Session) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Docker's number for what went wrong before the container's own process ran.
-const SETUP_FAILED: u8 = 125;
-
 pub fn run(args: RunArgs, session: &Session) -> anyhow::Result<Exit> {
     if args.detach && args.rm {
         return Err(usage("--detach with --rm leaves nothing to copy from; use one of them"));
@@ -177,7 +174,8 @@ pub fn run(args: RunArgs, session: &Session) -> anyhow::Result<Exit> {
 pub struct SetupFailed;
 
 impl SetupFailed {
-    pub const EXIT: Exit = Exit::Process(SETUP_FAILED);
+    /// Docker's number for what went wrong before the container's own process ran.
+    pub const EXIT: Exit = Exit::Process(125);
 }
 
 pub fn start(args: StartArgs, session: &Session) -> anyhow::Result<Exit> {

@@ -16,7 +16,7 @@ pub struct DuArgs {
     /// Also say when each thing was used last
     #[arg(short, long)]
     verbose: bool,
-    /// Only things of this kind: image, blob, snapshot, cache-mount, container
+    /// Only things of this kind: image, blob, snapshot, cache-mount, source, volume
     #[arg(short, long = "filter", value_name = "type=KIND")]
     filters: Vec<String>,
 }
@@ -49,7 +49,8 @@ fn kind_name(kind: UsageKind) -> &'static str {
         UsageKind::Blob => "blob",
         UsageKind::Snapshot => "snapshot",
         UsageKind::CacheMount => "cache-mount",
-        UsageKind::Container => "container",
+        UsageKind::Source => "source",
+        UsageKind::Volume => "volume",
     }
 }
 

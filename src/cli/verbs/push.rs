@@ -4,6 +4,7 @@ use crate::base::{Platform, Reference};
 use crate::cli::exit::{Exit, missing};
 use crate::cli::progress::{Display, Mode};
 use crate::cli::session::{Out, Session};
+use crate::registry::{Registry, Settings};
 
 /// Send an image to its registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,14 +22,7 @@ pub struct Args {
     platform: Option<Platform>,
     /// Speak plain HTTP, or TLS with any certificate
     #[arg(long)]
-    pub insecure_registry: bool,
-}
-
-impl Args {
-    /// The registry that need not prove itself.
-    pub fn insecure(&self) -> Option<String> {
-        self.insecure_registry.then(|| self.image.registry().to_owned())
-    }
+    insecure_registry: bool,
 }
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
@@ -44,7 +38,14 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     } else {
         names.push(args.image.clone().or_latest());
     }
-    let (state, cancel) = (session.state()?, session.cancel()?);
+    let cancel = session.cancel()?;
+    let registry = match args.insecure_registry {
+        true => {
+            let insecure = vec![args.image.registry().to_owned()];
+            Registry::new(&session.env, Settings { insecure, ..Settings::default() })?
+        }
+        false => session.state()?.registry()?.clone(),
+    };
     let mut out = Out::new();
     for name in names {
         let stored = session.image(&name.to_string())?;
@@ -64,7 +65,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
             .collect();
         let display = Display::start(if args.quiet { Mode::Quiet } else { Mode::Auto }, &session.env);
         let pushed = display.progress().step(&format!("push {}", name.familiar()), |step| {
-            Ok::<_, anyhow::Error>(state.registry()?.push(&root, &*store.blobs(), &name, &mount, step, &cancel)?)
+            Ok::<_, anyhow::Error>(registry.push(&root, &*store.blobs(), &name, &mount, step, &cancel)?)
         });
         display.finish();
         let pushed = pushed?;
