@@ -22,6 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::base::Env;
+use crate::engine::Settings;
 
 use exit::Exit;
 use faces::{buildctl, docker, dockless, img, oci_build};
@@ -66,7 +67,8 @@ pub fn main(env: Env) -> ExitCode {
         }
         _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env| {
             log(args.debug);
-            let chosen = Chosen { state: args.state.clone(), isolation: args.isolation, ..Chosen::default() };
+            let settings = Settings { isolation: args.isolation, ..Settings::default() };
+            let chosen = Chosen { state: args.state.clone(), settings };
             finish(&Session::new(env, Face::Dockless, chosen), |session| dockless::run(args, session))
         }),
     };

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::base::{Cancel, Env, Epoch, Reference};
 use crate::engine::{LocalEngine, Settings, State};
-use crate::exec::{self, Isolation};
+use crate::exec;
 use crate::image::{ImageStore, StoredImage};
 use crate::task::journal::Journal;
 
@@ -55,8 +55,7 @@ impl Face {
 #[derive(Debug, Clone, Default)]
 pub struct Chosen {
     pub state: Option<PathBuf>,
-    pub isolation: Isolation,
-    pub registry: crate::registry::Settings,
+    pub settings: Settings,
 }
 
 /// One run of dockless.
@@ -80,12 +79,12 @@ impl Session {
     /// For verbs that chown, mount or run something: moves this process into a user namespace where that helps.
     /// Must come before anything else of the session is asked for.
     pub fn enter_namespace(&self) -> anyhow::Result<()> {
-        exec::enter(&self.env, self.chosen.isolation)?;
+        exec::enter(&self.env, self.chosen.settings.isolation)?;
         Ok(())
     }
 
-    pub fn isolation(&self) -> Isolation {
-        self.chosen.isolation
+    pub fn settings(&self) -> &Settings {
+        &self.chosen.settings
     }
 
     pub fn state_dir(&self) -> PathBuf {

@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::Cancel;
 use crate::base::patterns::glob;
-use crate::base::{Cancel, Reference};
 use crate::expand::{self, Archive, Artifact, Formats};
 
 use super::collect::Found;

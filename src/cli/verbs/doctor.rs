@@ -23,7 +23,7 @@ pub fn run(_args: Args, session: &Session) -> anyhow::Result<Exit> {
             Some(refusal) => out.line(format!("  no   {}: {refusal}", check.trial))?,
         }
     }
-    let chosen = report.choose(session.isolation());
+    let chosen = report.choose(session.settings().isolation);
     match &chosen {
         Ok(choice) => {
             out.line(format!("isolation: {}", name(choice.isolation)))?;

@@ -36,7 +36,13 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     let cancel = session.cancel()?;
     let display = Display::start(Mode::Auto, &session.env);
     let progress = display.progress();
-    let world = World { env: &session.env, progress: &progress, cancel: &cancel };
+    let world = World {
+        env: &session.env,
+        epoch: session.epoch()?,
+        settings: session.settings(),
+        progress: &progress,
+        cancel: &cancel,
+    };
     let answer = match &args {
         Args::Check => resource::check(&request, &world).and_then(|versions| json(&versions)),
         Args::In { destination } => {
