@@ -98,9 +98,7 @@ impl Session {
         if let Some(state) = self.state.get() {
             return Ok(state);
         }
-        let settings =
-            Settings { isolation: self.chosen.isolation, registry: self.chosen.registry.clone(), program: None };
-        let state = State::open(&self.state_dir(), &self.env, settings)?;
+        let state = State::open(&self.state_dir(), &self.env, self.chosen.settings.clone())?;
         Ok(self.state.get_or_init(|| state))
     }
 
