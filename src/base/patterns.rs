@@ -107,10 +107,12 @@ impl Matcher {
     /// Whether some `!` pattern could take back something below a directory that matched, so that a walk must
     /// go into it all the same.
     pub fn may_take_back_below(&self, dir: &str) -> bool {
-        let only_prefixes =
-            self.exclusions().all(|p| !without_trailing_glob(&p.text).contains(['*', '?', '[', '\\', '^']));
-        self.exclusions()
-            .any(|p| !only_prefixes || format!("{}/", without_trailing_glob(&p.text)).starts_with(&format!("{dir}/")))
+        let mut taken_back = self.exclusions().map(|p| without_trailing_glob(&p.text));
+        taken_back.any(|path| {
+            // Nobody can tell where a pattern leads.
+            path.contains(['*', '?', '[', '\\', '^'])
+                || (path.starts_with(dir) && (path.len() == dir.len() || path[dir.len()..].starts_with('/')))
+        })
     }
 
     /// Whether any pattern starts with `!`.
@@ -181,8 +183,8 @@ impl Pattern {
 
 /// `dir`, `dir/*`, `dir/**` all speak of what is below `dir`.
 fn without_trailing_glob(pattern: &str) -> &str {
-    let text = pattern.strip_suffix("**").or_else(|| pattern.strip_suffix('*')).unwrap_or(pattern);
-    if text.len() == pattern.len() { pattern } else { text.strip_suffix('/').unwrap_or(text) }
+    let pattern = pattern.strip_suffix("/**").unwrap_or(pattern);
+    pattern.strip_suffix("/*").unwrap_or(pattern)
 }
 
 /// Finds the cheapest rule that does what moby's regular expression for the pattern would do.
@@ -471,6 +473,7 @@ mod tests {
         assert!(!matcher.may_take_back_below("target"));
         assert!(Matcher::new(["*", "!**/*.rs"]).unwrap().may_take_back_below("target"));
         assert!(Matcher::new(["*", "!src/**"]).unwrap().may_take_back_below("src"));
+        assert!(Matcher::new(["*", "!src*"]).unwrap().may_take_back_below("srcs"));
         assert!(!Matcher::new(["*"]).unwrap().may_take_back_below("src"));
     }
 
