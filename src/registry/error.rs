@@ -15,13 +15,13 @@ pub enum Error {
     #[error("{registry}: {what}: content has digest {actual}, expected {expected}")]
     Mismatch { registry: String, what: String, expected: Digest, actual: Digest },
     #[error("{image} is not there for platform {wanted}, only for {available}")]
-    NoPlatform { image: String, wanted: Platform, available: String },
+    NoPlatform { image: String, wanted: Box<Platform>, available: String },
     #[error("{place}: {reason}")]
     Config { place: String, reason: String },
     #[error("credentials of {registry}: {reason}")]
     Credential { registry: String, reason: String },
     #[error(transparent)]
-    Image(#[from] crate::image::Error),
+    Image(Box<crate::image::Error>),
     #[error(transparent)]
     Store(#[from] crate::store::Error),
     #[error(transparent)]
@@ -59,6 +59,12 @@ impl fmt::Display for Refusal {
             write!(f, "; {credentials}")?;
         }
         Ok(())
+    }
+}
+
+impl From<crate::image::Error> for Error {
+    fn from(error: crate::image::Error) -> Self {
+        Self::Image(Box::new(error))
     }
 }
 

@@ -350,7 +350,7 @@ fn no_platform(reference: &Reference, wanted: &Platform, index: &Index) -> Error
     available.dedup();
     Error::NoPlatform {
         image: reference.familiar(),
-        wanted: wanted.clone(),
+        wanted: Box::new(wanted.clone()),
         available: if available.is_empty() { "none that says its platform".to_owned() } else { available.join(", ") },
     }
 }

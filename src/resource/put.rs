@@ -133,7 +133,7 @@ impl Putter<'_> {
 
     fn read_id(&self, dir: &str) -> anyhow::Result<Digest> {
         let path = self.sources.join(dir).join("image-id");
-        Ok(read_line(&path)?.parse::<Digest>().with_context(|| format!("{dir}/image-id"))?)
+        read_line(&path)?.parse().with_context(|| format!("{dir}/image-id"))
     }
 
     /// Loads from an archive or a layout, and names what was wanted.

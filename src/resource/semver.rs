@@ -31,13 +31,11 @@ impl TagVersion {
             return None;
         }
         let mut parsed = [0; 3];
-        let mut count = 0;
-        for part in numbers.split('.') {
+        for (count, part) in numbers.split('.').enumerate() {
             if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
                 return None;
             }
             *parsed.get_mut(count)? = part.parse().ok()?;
-            count += 1;
         }
         Some(Self { numbers: parsed, pre_release: pre_release.map(str::to_owned) })
     }
