@@ -36,7 +36,6 @@ pub struct State {
     choice: Lazy<Choice>,
     executor: Lazy<Arc<dyn Executor>>,
     snapshots: Lazy<Snapshots>,
-    mountable: Lazy<Snapshots>,
     registry: Lazy<Registry>,
     tmp: Lazy<Tmp>,
 }
@@ -76,7 +75,6 @@ impl State {
             choice: Lazy::default(),
             executor: Lazy::default(),
             snapshots: Lazy::default(),
-            mountable: Lazy::default(),
             registry: Lazy::default(),
             tmp: Lazy::default(),
         }))
@@ -121,18 +119,14 @@ impl State {
     /// Every snapshot, to look at and to write: asks nothing of the place, so that a build of which everything is known,
     /// or that only copies, starts no process.
     pub fn snapshots(&self) -> anyhow::Result<&Snapshots> {
-        if let Some(snapshots) = self.mountable.ready() {
-            return Ok(snapshots);
-        }
-        self.snapshots.get(|| Ok(Snapshots::open(&self.snapshots_dir(), self.images.blobs(), Driver::Overlay)?))
+        self.snapshots.get(|| Ok(Snapshots::open_undecided(&self.snapshots_dir(), self.images.blobs())?))
     }
 
     /// The same, for running processes in: how depends on what the place allows, which is probed when first asked.
     pub fn mountable(&self) -> anyhow::Result<&Snapshots> {
-        self.mountable.get(|| {
-            let driver = if self.choice()?.overlay { Driver::Overlay } else { Driver::Native };
-            Ok(Snapshots::open(&self.snapshots_dir(), self.images.blobs(), driver)?)
-        })
+        let snapshots = self.snapshots()?;
+        snapshots.decide(if self.choice()?.overlay { Driver::Overlay } else { Driver::Native });
+        Ok(snapshots)
     }
 
     pub fn registry(&self) -> anyhow::Result<&Registry> {

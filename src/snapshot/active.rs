@@ -131,7 +131,7 @@ impl Active {
     /// Where a process may run: everything below is unpacked first. One `Active` takes either a process or a writer.
     pub fn rootfs(&mut self, cancel: &Cancel) -> Result<RootFs> {
         unpack::ensure(&self.snapshots, &self.base, cancel)?;
-        match self.snapshots.0.driver {
+        match self.snapshots.0.driver() {
             Driver::Overlay => overlay(&self.snapshots, &self.base, self.place.path()),
             Driver::Native => {
                 let work = match self.native.take() {
@@ -185,7 +185,7 @@ impl Active {
         fs::write(&path, self.base.record()).at(&path)?;
         let id = DeltaId(self.place.path().file_name().unwrap_or_default().to_string_lossy().into_owned());
         let to = self.snapshots.0.delta_dir(&id);
-        if self.snapshots.0.driver == Driver::Native {
+        if self.snapshots.0.driver() == Driver::Native {
             let made = Snapshot { deltas: [StackDelta::Made(id.clone())].into() };
             native::leave_root(&self.snapshots, &Snapshot::merge([&self.base, &made]), self.place.path())?;
         }

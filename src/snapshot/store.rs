@@ -78,7 +78,7 @@ pub struct Snapshots(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub dir: PathBuf,
     pub blobs: Arc<dyn BlobStore>,
-    pub driver: Driver,
+    driver: OnceLock<Driver>,
     ownership: OnceLock<Ownership>,
     swept: Once,
     /// Held as long as this value lives: a prune in another process must not take what is used here.
@@ -91,10 +91,18 @@ pub(super) struct Inner {
 impl Snapshots {
     /// Opens or makes the folder. Reads nothing in it.
     pub fn open(dir: &Path, blobs: Arc<dyn BlobStore>, driver: Driver) -> Result<Self> {
+        let this = Self::open_undecided(dir, blobs)?;
+        this.decide(driver);
+        Ok(this)
+    }
+
+    /// As [`Snapshots::open`], for when nobody has had to ask the machine yet what it can mount. Until
+    /// [`Snapshots::decide`] says otherwise it is overlay, which only a process in a snapshot would notice.
+    pub fn open_undecided(dir: &Path, blobs: Arc<dyn BlobStore>) -> Result<Self> {
         let inner = Inner {
             dir: dir.to_owned(),
             blobs,
-            driver,
+            driver: OnceLock::new(),
             ownership: OnceLock::new(),
             swept: Once::new(),
             in_use: Mutex::default(),
@@ -108,6 +116,11 @@ impl Snapshots {
         let this = Self(Arc::new(inner));
         *this.0.hold() = Some(FileLock::shared(&dir.join("lock"), &Cancel::new())?);
         Ok(this)
+    }
+
+    /// How roots of processes are made from now on; the first word counts.
+    pub fn decide(&self, driver: Driver) {
+        self.0.driver.get_or_init(|| driver);
     }
 
     /// The record that [`Snapshots::load`] understands in any later process.
@@ -255,6 +268,10 @@ impl Snapshots {
 }
 
 impl Inner {
+    pub fn driver(&self) -> Driver {
+        self.driver.get().copied().unwrap_or(Driver::Overlay)
+    }
+
     fn hold(&self) -> std::sync::MutexGuard<'_, Option<FileLock>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -369,15 +386,16 @@ impl Inner {
             let to = active.join(&id.0);
             fs::rename(&from, &to).at(&from)?;
         }
-        for folder in ["indexes", "roots", "locks"] {
-            let folder = self.dir.join(folder);
+        for kind in ["indexes", "roots", "locks"] {
+            let folder = self.dir.join(kind);
             for name in list(&folder)? {
-                if folder.ends_with("indexes") && keep(&DeltaId(name.clone())) {
+                if kind == "indexes" && keep(&DeltaId(name.clone())) {
                     continue;
                 }
                 let from = folder.join(&name);
                 pruned.bytes += disk_bytes(&from).at(&from)?;
-                fs::rename(&from, active.join(&name)).at(&from)?;
+                // A delta of the same name may be there already.
+                fs::rename(&from, active.join(format!("{name}.{kind}"))).at(&from)?;
             }
         }
         let chains = self.dir.join("chains");

@@ -236,7 +236,8 @@ pub fn request(progress: Progress) -> SolveRequest {
     }
 }
 
-fn listing(tar: &Path) -> BTreeMap<String, String> {
+/// Files of an archive: path to mode, owner and what is in it.
+pub fn listing(tar: &Path) -> BTreeMap<String, String> {
     let mut archive = tar::Archive::new(fs::File::open(tar).unwrap());
     let mut files = BTreeMap::new();
     for entry in archive.entries().unwrap() {

@@ -2,6 +2,9 @@
 //! when a build is killed.
 
 mod build;
+mod child;
+mod containers;
 mod fixture;
+mod processes;
 mod steps;
 mod warm;
