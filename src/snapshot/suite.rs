@@ -379,7 +379,7 @@ fn what_a_step_does_is_what_its_delta_says() {
         listings.push((listing(&*case.snapshots.tree(&one)), listing(&*case.snapshots.tree(&two))));
         layers.push(layer_names(&case, &one));
 
-        if case.snapshots.0.driver == Driver::Native {
+        if case.snapshots.0.driver() == Driver::Native {
             let roots = fs::read_dir(case._dir.path().join("roots")).unwrap().count();
             assert_eq!(roots, 1, "the first step's directory went on to the second");
         }
