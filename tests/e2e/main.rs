@@ -6,3 +6,4 @@ mod golden_build;
 mod interop;
 mod main_job;
 mod oracle;
+mod streaming;
