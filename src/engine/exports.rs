@@ -41,14 +41,14 @@ impl Built<'_> {
             Export::Image { names, push, options } => self.to_store(names, *push, options).map(Some),
             Export::Docker { names, dest, options } => {
                 let what = format!("exporting to docker image format{}", suffix(dest));
-                let image = self.archived(&what, options, |image, blobs, tmp| {
+                let image = self.archived(&what, options, true, |image, blobs, tmp| {
                     export::docker(&[(image, names)], blobs, dest, options, tmp, self.cancel)
                 })?;
                 Ok(Some(Exported { image, names: names.clone(), stored: false }))
             }
             Export::Oci { names, dest, tar, options } => {
                 let what = format!("exporting to oci image format{}", suffix(dest));
-                let image = self.archived(&what, options, |image, blobs, tmp| match (tar, dest) {
+                let image = self.archived(&what, options, false, |image, blobs, tmp| match (tar, dest) {
                     (true, _) => export::oci(&[(image, names)], blobs, dest, options, tmp, self.cancel),
                     (false, Dest::File(dir)) => {
                         export::oci_dir(&[(image, names)], blobs, dir, options, tmp, self.cancel)
@@ -107,16 +107,21 @@ impl Built<'_> {
         Ok(Exported { image, names: names.to_vec(), stored: true })
     }
 
+    /// Layers are made in the store, compressed, where the next export of the same result finds them. Inherited ones
+    /// stay as they came unless all must be alike.
     fn archived(
         &self,
         what: &str,
         options: &LayerOptions,
+        alike: bool,
         write: impl FnOnce(&Image, &dyn BlobStore, &Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Image> {
         self.progress.step(what, |_| {
-            // The archive is compressed as it is written; the layers here stay as they are cheapest to keep.
-            let image =
-                self.image(&LayerOptions { compression: None, level: None, force: false, ..options.clone() })?;
+            let options = options.or_compression(Compression::Gzip);
+            let mut image = self.image(&options)?;
+            if alike && image.is_mixed() {
+                image = self.image(&LayerOptions { force: true, ..options })?;
+            }
             write(&image, self.state.blobs()?.as_ref(), &self.state.tmp()?)?;
             Ok(image)
         })

@@ -29,7 +29,7 @@ pub fn docker(
     })
 }
 
-/// Writes an OCI archive. Layers stay as they are unless the options say otherwise.
+/// Writes an OCI archive. Layers stay as they are unless the options force them.
 pub fn oci(
     images: &[Named<'_>],
     blobs: &dyn BlobStore,
@@ -59,7 +59,7 @@ pub fn oci_dir(
 
 fn of(options: &LayerOptions) -> Uniform {
     Uniform {
-        compression: options.compression,
+        compression: options.compression.filter(|_| options.force),
         level: options.level,
         dialect: options.oci_media_types.map(|oci| if oci { Dialect::Oci } else { Dialect::Docker }),
     }

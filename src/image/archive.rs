@@ -150,17 +150,23 @@ impl Members {
     }
 }
 
-/// The name of the first member of an archive that begins with these bytes.
-pub fn first_name(beginning: &[u8]) -> Option<String> {
+/// Names of the first members of an archive that begins with these bytes; none where it is no archive.
+pub fn first_names(beginning: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
     let mut parser = Parser::new(Limits::default());
     let mut rest = beginning;
     loop {
-        match parser.parse(rest).ok()? {
-            ParseEvent::Entry { entry, .. } | ParseEvent::SparseEntry { entry, .. } => {
-                return normalise("", &entry.path_lossy());
+        let next = match parser.parse(rest) {
+            Ok(ParseEvent::Entry { consumed, entry }) => {
+                names.extend(normalise("", &entry.path_lossy()));
+                (consumed as u64).checked_add(entry.size).and_then(|end| end.checked_next_multiple_of(512))
             }
-            ParseEvent::GlobalExtensions { consumed, .. } => rest = rest.get(consumed..)?,
-            ParseEvent::NeedData { .. } | ParseEvent::End { .. } => return None,
+            Ok(ParseEvent::GlobalExtensions { consumed, .. }) => Some(consumed as u64),
+            _ => None,
+        };
+        match next.and_then(|next| rest.get(usize::try_from(next).ok()?..)) {
+            Some(tail) => rest = tail,
+            None => return names,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The files of an OCI layout (image-layout.md), and how names stand in its index.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::{Descriptor, Error, Index, Result};
@@ -70,6 +70,12 @@ pub fn write_index(dir: &Path, index: &Index) -> Result<()> {
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, bytes).map_err(Error::at(&new))?;
+    let write = || {
+        let mut file = fs::File::create(&new)?;
+        file.write_all(bytes)?;
+        // The one file that cannot be made again: after a power cut it must not be an empty one that replaced it.
+        file.sync_data()
+    };
+    write().map_err(Error::at(&new))?;
     fs::rename(&new, path).map_err(Error::at(path))
 }

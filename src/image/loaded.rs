@@ -106,11 +106,9 @@ impl Image {
         if self.manifest.config.media_type == media_type::DOCKER_CONFIG { Dialect::Docker } else { Dialect::Oci }
     }
 
-    /// How all layers are stored; none where they differ or where there is no layer.
-    pub fn compression(&self) -> Option<Compression> {
-        let mut all = self.layers.iter().map(LayerBlob::compression);
-        let first = all.next()?;
-        all.all(|other| other == first).then_some(first)
+    /// Whether layers are compressed in different ways, which readers that judge by the first one do not survive.
+    pub fn is_mixed(&self) -> bool {
+        self.layers.windows(2).any(|pair| pair[0].compression() != pair[1].compression())
     }
 
     /// The compression for an archive that everybody can read: what the lowest layer has, gzip where that is zstd.

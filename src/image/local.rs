@@ -122,6 +122,9 @@ impl ImageStore {
         let reference = reference.clone().or_latest();
         let named = layout::named(descriptor, &reference, &reference.familiar());
         self.change(|entries| {
+            if entries.contains(&named) {
+                return;
+            }
             let replaced: Vec<_> =
                 entries.extract_if(.., |entry| reference_of(entry).as_ref() == Some(&reference)).collect();
             // Its id alone is no longer how this one is known.
@@ -131,7 +134,7 @@ impl ImageStore {
                     entries.push(layout::unnamed(old));
                 }
             }
-            entries.push(named);
+            entries.push(named.clone());
         })
     }
 
@@ -234,8 +237,10 @@ impl ImageStore {
         // Nobody holds this lock longer than one small file takes to write, so there is nothing to cancel.
         let _lock = FileLock::exclusive(&self.dir.join("locks/index"), &Cancel::new())?;
         let mut index = layout::read_index(&self.dir)?;
+        let before = index.manifests.clone();
         edit(&mut index.manifests);
-        layout::write_index(&self.dir, &index)
+        // A name that says the same again costs no write.
+        if index.manifests == before { Ok(()) } else { layout::write_index(&self.dir, &index) }
     }
 }
 

@@ -25,7 +25,7 @@ pub use loaded::Image;
 pub use local::{Collected, ImageStore, Pin, StoredImage};
 pub use manifest::{Index, Manifest};
 pub use media_type::Dialect;
-pub use read::{Opened, open, recognise};
+pub use read::{Opened, open};
 pub use write::{Named, docker_archive, oci_archive, oci_layout};
 
 use crate::base::{DiffId, Digest, Platform, digest::ParseDigestError, reference::ParseReferenceError};

@@ -1,19 +1,19 @@
 //! What we write is read by skopeo, umoci, buildah and dockerd; what they write is read by us.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use dockless::base::{Cancel, Digest, Reference};
+use dockless::base::{Cancel, Digest, Epoch, Platform, Reference};
 use dockless::expand::{self, Formats};
 use dockless::export::{self, Dest, LayerOptions};
-use dockless::image::{self, Image, ImageStore};
+use dockless::image::config::RunConfig;
+use dockless::image::{self, Image, ImageConfig, ImageStore};
 use dockless::layer::Compression;
 use dockless::store::MemoryBlobs;
 use serde_json::Value;
 
 use crate::fixture::{describe, differences, everything, reference};
-use crate::oracle::{Dockerd, find, is_root, run, skip};
+use crate::oracle::{Dockerd, busybox_tar, find, is_root, run, skip};
 
 fn needs(test: &str, programs: &[&str]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|program| find(program).is_none()).collect();
@@ -249,15 +249,46 @@ fn wrapped_archives_are_read_by_what_they_are() {
         for name in ["docker.tar", "oci.tar"] {
             let wrapped = written.path(&format!("{name}.{suffix}"));
             std::fs::write(&wrapped, run(Command::new(program).args(["-c"]).arg(written.path(name)))).unwrap();
-            assert!(image::recognise(&wrapped).unwrap());
             let opened = image::open(&wrapped, written.dir.path()).unwrap();
             assert_eq!(opened.images[0].0.manifest_descriptor.digest, written.image.manifest_descriptor.digest);
             assert_eq!(opened.images[0].1, written.names);
         }
     }
-    assert!(image::recognise(&written.path("layout")).unwrap());
-    assert!(image::recognise(&written.path("docker.tar")).unwrap());
     let output = written.expand(&Formats { tgz: true, ..Formats::default() });
-    assert!(!image::recognise(&output.join("rootfs.tgz")).unwrap(), "a root file system is no image");
-    assert!(!image::recognise(Path::new("/etc/passwd")).unwrap());
+    for path in [output.join("rootfs.tgz"), "/etc/passwd".into()] {
+        let opened = image::open(&path, written.dir.path());
+        assert!(matches!(opened, Err(image::Error::NotAnImage(_))), "{}", path.display());
+    }
+}
+
+#[test]
+fn an_imported_root_file_system_is_docker_s() {
+    let Some(dockerd) = Dockerd::start("an_imported_root_file_system_is_docker_s") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let tar = busybox_tar(&dir.path().join("cache"));
+    run(dockerd.docker(&["import"]).arg(&tar).arg("acct/base:1"));
+    let saved = dir.path().join("saved.tar");
+    run(dockerd.docker(&["save", "acct/base:1", "-o"]).arg(&saved));
+    let opened = image::open(&saved, dir.path()).unwrap();
+    let theirs = &opened.images[0].0.config;
+
+    let blobs = MemoryBlobs::new();
+    let epoch = Epoch::new(std::time::SystemTime::now(), None).unwrap();
+    let config = ImageConfig::new(Platform::host());
+    let mut file = std::fs::File::open(&tar).unwrap();
+    let cancel = Cancel::new();
+    let ours = image::import(&mut file, config, "Imported from -", &epoch, &blobs, &cancel).unwrap().config;
+    assert_eq!(ours.rootfs, theirs.rootfs, "the archive is the layer, byte for byte");
+    assert_eq!(ours.history.len(), theirs.history.len());
+    assert_eq!(ours.history[0].comment, theirs.history[0].comment);
+    assert_eq!(ours.platform, theirs.platform);
+    // Docker writes a container's empty fields into it, which no one reads.
+    let theirs = RunConfig { extra: Default::default(), ..theirs.config.clone() };
+    assert_eq!(ours.config, theirs);
+
+    for broken in [&b"no tar at all, and long enough to be taken for the header of one".repeat(20)[..], b"x"] {
+        let config = ImageConfig::new(Platform::host());
+        let refused = image::import(&mut &*broken, config, "Imported from -", &epoch, &blobs, &cancel);
+        assert!(refused.is_err());
+    }
 }

@@ -38,8 +38,11 @@ struct Pattern(u64);
 
 impl Read for Pattern {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        const BLOCK: &[u8] = b"a layer of two gibibytes says little, and says it often. ";
         let count = buffer.len().min(usize::try_from(self.0).unwrap());
-        buffer[..count].iter_mut().enumerate().for_each(|(n, byte)| *byte = b'a' + (n % 23) as u8);
+        for part in buffer[..count].chunks_mut(BLOCK.len()) {
+            part.copy_from_slice(&BLOCK[..part.len()]);
+        }
         self.0 -= count as u64;
         Ok(count)
     }

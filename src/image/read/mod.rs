@@ -32,25 +32,29 @@ pub fn open(path: &Path, tmp: &Path) -> Result<Opened> {
     if fs::metadata(path).map_err(Error::at(path))?.is_dir() {
         return open_layout(path, &name);
     }
-    let file = File::open(path).map_err(Error::at(path))?;
-    open_archive(unwrapped(file, tmp).map_err(Error::at(path))?, &name)
-}
-
-/// Whether a folder or the first member of an archive looks like an image: cheap, for finding images among other
-/// outputs. Only [`open`] knows for sure.
-pub fn recognise(path: &Path) -> Result<bool> {
-    if fs::metadata(path).map_err(Error::at(path))?.is_dir() {
-        return Ok(path.join(layout::MARKER).is_file() && path.join(layout::INDEX).is_file());
+    let mut file = File::open(path).map_err(Error::at(path))?;
+    let names = beginning(&mut file);
+    file.rewind().map_err(Error::at(path))?;
+    let wrapped = is_wrapped(&mut file).map_err(Error::at(path))?;
+    // A plain archive is soon looked through; to unwrap a large one for nothing would take long.
+    if names.is_empty() || (wrapped && !names.iter().any(|name| is_of_an_image(name))) {
+        return Err(Error::NotAnImage(name));
     }
-    let file = File::open(path).map_err(Error::at(path))?;
-    let Ok(mut input) = layer::decompress(file.take(RECOGNISED)) else { return Ok(false) };
-    let mut plain = Vec::new();
-    // A compressed stream that is cut ends in an error, after what could be read.
-    let _ = input.by_ref().take(RECOGNISED).read_to_end(&mut plain);
-    Ok(archive::first_name(&plain).is_some_and(|name| is_of_an_image(&name)))
+    let plain = if wrapped { unwrapped(file, tmp).map_err(Error::at(path))? } else { file };
+    open_archive(plain, &name)
 }
 
-/// How much of a file is looked at: room for one header with all its extensions in any sane archive.
+/// The first names in an archive, plain or wrapped.
+fn beginning(file: impl Read + Send) -> Vec<String> {
+    let mut plain = Vec::new();
+    if let Ok(mut input) = layer::decompress(file.take(RECOGNISED)) {
+        // A compressed stream that is cut ends in an error, after what could be read.
+        let _ = input.by_ref().take(RECOGNISED).read_to_end(&mut plain);
+    }
+    archive::first_names(&plain)
+}
+
+/// How much of a file is looked at: room for the small documents that archives begin with.
 const RECOGNISED: u64 = 64 << 10;
 
 /// Names that docker-archives and OCI archives begin with, whoever writes them and in whatever order.
@@ -64,17 +68,17 @@ fn is_of_an_image(name: &str) -> bool {
         || hex(stem)
 }
 
-/// A plain, seekable archive: the file itself, or what is inside it in a file without a name.
-fn unwrapped(mut file: File, tmp: &Path) -> io::Result<File> {
-    let mut magic = [0; 4];
-    let filled = file.by_ref().take(4).read(&mut magic)?;
+fn is_wrapped(file: &mut File) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut magic)?;
     file.rewind()?;
-    if compression_of(&magic[..filled]) == Compression::Uncompressed {
-        return Ok(file);
-    }
+    Ok(compression_of(&magic) != Compression::Uncompressed)
+}
+
+/// What is inside a wrapped archive, in a file without a name.
+fn unwrapped(file: File, tmp: &Path) -> io::Result<File> {
     let mut plain = tempfile::tempfile_in(tmp)?;
     io::copy(&mut layer::decompress_ahead(file)?, &mut plain)?;
-    plain.rewind()?;
     Ok(plain)
 }
 
@@ -95,12 +99,7 @@ fn open_layout(dir: &Path, name: &str) -> Result<Opened> {
     some(Opened { images, blobs: Arc::new(blobs) }, name)
 }
 
-fn open_archive(mut file: File, name: &str) -> Result<Opened> {
-    let mut beginning = Vec::new();
-    file.by_ref().take(RECOGNISED).read_to_end(&mut beginning).map_err(at(name))?;
-    if archive::first_name(&beginning).is_none() {
-        return Err(Error::NotAnImage(name.to_owned()));
-    }
+fn open_archive(file: File, name: &str) -> Result<Opened> {
     let members = Arc::new(Members::index(file, name)?);
     let index = members.document(layout::INDEX)?;
     let docker = members.document("manifest.json")?;
