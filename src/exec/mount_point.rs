@@ -51,7 +51,13 @@ pub fn open(root: &Root, target: &Path, directory: bool, made: &mut Vec<Made>) -
                     .chain(rest.components())
                     .collect();
             }
-            None => made.push(make(root, &missing, directory || rest.components().next().is_some())?),
+            None => {
+                let new = make(root, &missing, directory || rest.components().next().is_some())?;
+                // What is made in a file system of our own, such as /dev, goes with it.
+                if same_file_system(root.fd(), &new.parent)? {
+                    made.push(new);
+                }
+            }
         }
     }
 }
@@ -66,7 +72,7 @@ pub fn remove(made: Vec<Made>) -> io::Result<()> {
         match rustix::fs::unlinkat(&parent, &name, flags) {
             Ok(()) => {
                 let times = Timestamps {
-                    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT.into() },
+                    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
                     last_modification: modified,
                 };
                 // Not by its path in /proc: that may just have been taken away. `O_PATH` has no times to set.
@@ -108,6 +114,10 @@ fn read_link(root: &Root, path: &Path) -> io::Result<Option<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn same_file_system(a: impl AsFd, b: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstat(a)?.st_dev == rustix::fs::fstat(b)?.st_dev)
 }
 
 fn make(root: &Root, path: &Path, directory: bool) -> io::Result<Made> {

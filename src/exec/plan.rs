@@ -413,3 +413,6 @@ fn user_mount(number: usize, mount: &Mount, setup: &mut Vec<Step>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

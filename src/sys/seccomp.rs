@@ -90,7 +90,6 @@ fn verdict(action: Action) -> sock_filter {
 
 impl Rule {
     fn emit(&self, program: &mut Vec<sock_filter>) {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "call numbers are small")]
         let number = self.call as u32;
         // Little-endian: the low half of an argument comes first.
         let low = |argument: u8| op(LOAD, ARGUMENTS + 8 * u32::from(argument));

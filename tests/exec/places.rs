@@ -58,7 +58,7 @@ impl Shared {
         let table: PathBuf = self.0.path().join(format!("subid-{}", subordinate.len()));
         fs::write(&table, subordinate).unwrap();
         let script = "mount --bind \"$0\" /etc/subuid && mount --bind \"$0\" /etc/subgid && \
-                      exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups \"$2\"";
+                      user=$1 && shift && exec setpriv --reuid \"$user\" --regid \"$user\" --clear-groups \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(table).arg(NOBODY).arg(self.0.path().join("program"));
         command.env_remove("HOME").current_dir("/");

@@ -98,7 +98,6 @@ pub enum Call {
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
 /// Decodes a call by its number; none for one that is not in [`filter`].
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel looks at the same bits only")]
 pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
     let [a, b, c, d, e, _] = arguments;
     let descriptor = |number: u64| number as i32;

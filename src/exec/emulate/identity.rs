@@ -126,7 +126,7 @@ impl Supervisor {
 /// The calls that change something and answer nothing.
 fn set(notification: &Notification, call: Call, who: &mut Credentials) -> io::Result<()> {
     let thread = notification.thread;
-    Ok(match call {
+    match call {
         Call::SetUid(uid) => who.setuid(uid)?,
         Call::SetGid(gid) => who.setgid(gid)?,
         Call::SetReuid(real, effective) => who.setreuid(real, effective)?,
@@ -162,7 +162,8 @@ fn set(notification: &Notification, call: Call, who: &mut Credentials) -> io::Re
         }
         Call::SetKeepCaps(keep) => who.keep = keep,
         _ => return Err(errno(libc::ENOSYS)),
-    })
+    }
+    Ok(())
 }
 
 /// All ones if a set asks for all 64 or all 32 capabilities, as libcap does where it does not know how many there are.
@@ -181,7 +182,6 @@ fn words(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]])).collect()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the high half is another word")]
 fn low_half(set: u64) -> u32 {
     set as u32
 }

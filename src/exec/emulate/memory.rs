@@ -33,7 +33,6 @@ pub fn read_string(thread: i32, address: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     while text.len() < MAX_STRING {
         let at = address + text.len() as u64;
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder of the page size is small")]
         let to_page_end = PAGE - (at % PAGE as u64) as usize;
         let most = if text.is_empty() { FIRST } else { MAX_STRING - text.len() };
         let start = text.len();
