@@ -316,8 +316,12 @@ impl Target for DeltaWriter {
     fn opaque(&mut self, dir: &Path) -> anyhow::Result<()> {
         let mut apply = || -> io::Result<()> {
             let dir = self.resolve(dir, true)?;
-            self.make_parents(&dir)?;
-            self.hide_below(&dir)
+            match self.enter(&dir) {
+                Ok(_) => self.hide_below(&dir),
+                // Nothing there to hide.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+                Err(error) => Err(error),
+            }
         };
         apply().map_err(named(dir))
     }
