@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::copy::Making;
 use super::select::{at, shown};
 use crate::layer::{self, Entry};
-use crate::snapshot::{DeltaWriter, FileData, Node, Tree, clean, resolve};
+use crate::snapshot::{DeltaWriter, FileData, Node, Subtree, Tree, clean, resolve};
 use crate::sys::{Kind, Meta, Mtime};
 
 /// Unpacks the source into the destination folder if it is an archive; false when it is not.
@@ -123,26 +123,6 @@ impl Unpacking<'_> {
     }
 
     fn inside(&self, path: &Path, follow: bool) -> io::Result<PathBuf> {
-        resolve(&Below { tree: self.writer.tree(), dir: self.dest }, &clean(path), follow)
-    }
-}
-
-/// A directory of a tree as a tree of its own.
-struct Below<'a> {
-    tree: &'a dyn Tree,
-    dir: &'a Path,
-}
-
-impl Tree for Below<'_> {
-    fn lookup(&self, path: &Path) -> io::Result<Option<Node>> {
-        self.tree.lookup(&self.dir.join(path))
-    }
-
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-        self.tree.read_dir(&self.dir.join(path))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<FileData> {
-        self.tree.open(&self.dir.join(path))
+        resolve(&Subtree { tree: self.writer.tree(), dir: self.dest.to_owned() }, &clean(path), follow)
     }
 }

@@ -155,7 +155,7 @@ impl Active {
             Some(writing) => writing,
             None => {
                 let path = self.place.path().join("fs");
-                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.ownership()?).at(&path)?);
+                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host()?).at(&path)?);
                 upper.imply_root().at(&path)?;
                 let writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, below);
                 Writing { writer, upper }
@@ -207,7 +207,7 @@ impl Active {
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;
-        if self.snapshots.0.ownership()? == Ownership::Stored {
+        if self.snapshots.0.host()?.ownership == Ownership::Stored {
             let path = place.join("stored");
             fs::write(&path, "").at(&path)?;
         }
@@ -249,7 +249,7 @@ fn overlay(snapshots: &Snapshots, base: &Snapshot, place: &Path) -> Result<RootF
     // The merged root directory is the upper one: it must look as the layers below have it.
     let root = snapshots.tree(base).lookup(Path::new("")).at(&upper)?;
     if let Some(root) = root {
-        let delta = DiskDelta::open(&upper, snapshots.0.ownership()?).at(&upper)?;
+        let delta = DiskDelta::open(&upper, snapshots.0.host()?).at(&upper)?;
         delta.set_meta(Path::new(""), &Kind::Directory, &root.meta).at(&upper)?;
     }
     let mut lower = base

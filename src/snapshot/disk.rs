@@ -41,10 +41,43 @@ enum State {
     },
 }
 
+/// What this host does with files that are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Host {
+    pub ownership: Ownership,
+    /// Whose a new file is.
+    pub uid: u32,
+    pub gid: u32,
+    /// Permissions that a new file does not get.
+    pub umask: u32,
+}
+
+impl Host {
+    /// For looking at files only.
+    pub fn reading(ownership: Ownership) -> Self {
+        Self { ownership, uid: u32::MAX, gid: u32::MAX, umask: 0o7777 }
+    }
+
+    /// Tries what the host allows, on a file without a name.
+    pub fn probe(dir: &Path) -> io::Result<Self> {
+        let mut options = tempfile::Builder::new();
+        options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let file = options.tempfile_in(dir)?;
+        let stat = rustix::fs::fstat(&file)?;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid ^ 1), rustix::fs::Gid::from_raw(stat.st_gid ^ 1));
+        // Any ids but our own: with one id only, or without the privilege, this fails.
+        let ownership = match rustix::fs::fchown(&file, Some(uid), Some(gid)) {
+            Ok(()) => Ownership::Real,
+            Err(_) => Ownership::Stored,
+        };
+        Ok(Self { ownership, uid: stat.st_uid, gid: stat.st_gid, umask: 0o777 & !stat.st_mode })
+    }
+}
+
 /// A delta that is a directory.
 pub(super) struct DiskDelta {
     root: OwnedFd,
-    ownership: Ownership,
+    host: Host,
     /// Owners of what cannot carry them.
     owners: Mutex<SideTable>,
     states: Mutex<HashMap<PathBuf, State>>,
@@ -54,16 +87,16 @@ pub(super) struct DiskDelta {
 }
 
 impl DiskDelta {
-    pub fn open(dir: &Path, ownership: Ownership) -> io::Result<Self> {
+    pub fn open(dir: &Path, host: Host) -> io::Result<Self> {
         let root = File::open(dir)?.into();
         let implied = has_mark(&root, IMPLIED)?;
-        let owners = match ownership {
+        let owners = match host.ownership {
             Ownership::Real => SideTable::default(),
             Ownership::Stored => SideTable::load(dir)?,
         };
         Ok(Self {
             root,
-            ownership,
+            host,
             owners: Mutex::new(owners),
             states: Mutex::default(),
             last: Mutex::default(),
@@ -73,7 +106,7 @@ impl DiskDelta {
 
     /// Writes down what was learnt about owners since the delta was opened at `dir`.
     pub fn save_owners(&self, dir: &Path) -> io::Result<()> {
-        match self.ownership {
+        match self.host.ownership {
             Ownership::Real => Ok(()),
             Ownership::Stored => lock(&self.owners).store(dir),
         }
@@ -143,7 +176,7 @@ impl DiskDelta {
         let Some(found) = meta::read(dir, name)? else { return Ok(None) };
         let inode = (found.links > 1 && found.kind != Kind::Directory).then_some(found.inode);
         let mut node = Node { kind: found.kind, meta: found.meta, inode };
-        if self.ownership == Ownership::Stored && !is_whiteout(&node.kind) {
+        if self.host.ownership == Ownership::Stored && !is_whiteout(&node.kind) {
             let owner = if carries_owner(&node.kind) {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 Owner::get(rustix::fs::openat(dir, name, flags, Mode::empty())?)?
@@ -155,9 +188,20 @@ impl DiskDelta {
         Ok(Some(node))
     }
 
+    /// Gives a file that was just made, with this mode, its metadata: each thing that is right already need not be set.
+    fn write_new_meta(&self, file: impl AsFd, meta: &Meta) -> io::Result<()> {
+        let stored = self.host.ownership == Ownership::Stored;
+        if stored && (meta.uid, meta.gid) != (0, 0) {
+            Owner { uid: meta.uid, gid: meta.gid, device: None }.set(&file)?;
+        }
+        let owner = stored || (meta.uid, meta.gid) == (self.host.uid, self.host.gid);
+        let mode = meta.mode & (self.host.umask | !0o777) == 0;
+        check(meta::write_fd(&file, meta, meta::Known { owner, mode })?, meta)
+    }
+
     /// Gives an open file or directory its metadata, the owner where this delta keeps owners.
     fn write_meta(&self, file: impl AsFd, meta: &Meta, device: Option<Device>) -> io::Result<()> {
-        let stored = self.ownership == Ownership::Stored;
+        let stored = self.host.ownership == Ownership::Stored;
         let owner = Owner { uid: meta.uid, gid: meta.gid, device };
         if stored && owner != Owner::default() {
             owner.set(&file)?;
@@ -173,7 +217,7 @@ impl DiskDelta {
 
     /// As [`DiskDelta::write_meta`] for what cannot be opened.
     fn write_meta_at(&self, dir: &OwnedFd, name: &OsStr, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
-        let refused = match self.ownership {
+        let refused = match self.host.ownership {
             Ownership::Real => meta::write(dir, name, kind, meta)?,
             Ownership::Stored => {
                 let owner = Owner { uid: meta.uid, gid: meta.gid, device: None };
@@ -342,14 +386,15 @@ impl Upper for DiskDelta {
     fn make_file(&self, path: &Path, meta: &Meta, size: u64, data: Data<'_>) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file: File = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?.into();
+        let mode = Mode::from_raw_mode(meta.mode & 0o777);
+        let mut file: File = rustix::fs::openat(&*dir, name, flags, mode)?.into();
         match data {
             Data::File(from) => copy_file(from, &mut file, size)?,
             Data::Read(from) => {
                 io::copy(from, &mut file)?;
             }
         }
-        self.write_meta(&file, meta, None)
+        self.write_new_meta(&file, meta)
     }
 
     fn make_special(&self, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
@@ -377,7 +422,7 @@ impl Upper for DiskDelta {
             // Nobody could tell it from a whiteout.
             return Err(io::Error::new(io::ErrorKind::Unsupported, "a device 0:0 means a removed file here"));
         }
-        if device.is_some() && self.ownership == Ownership::Stored {
+        if device.is_some() && self.host.ownership == Ownership::Stored {
             // An empty file stands for what the host would not let us make.
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?;
@@ -450,14 +495,27 @@ impl Upper for DiskDelta {
     }
 }
 
+/// Up to here two calls with a buffer cost less than asking the kernel for a clone or a splice.
+const SMALL: u64 = 32 << 10;
+
 /// Copies in the kernel: shares the blocks where the file system can, moves the bytes where it cannot. All of it:
 /// a source that shrinks meanwhile makes a shorter file, one that grows is cut at `size`.
-fn copy_file(from: &File, to: &mut File, size: u64) -> io::Result<()> {
+fn copy_file(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
     if size == 0 {
         return Ok(());
     }
-    // Below a page or so, asking for a clone costs more than the bytes.
-    if size >= 64 << 10 && rustix::fs::ioctl_ficlone(&*to, from).is_ok() {
+    if size <= SMALL {
+        let mut buffer = [0; SMALL as usize];
+        let mut len = 0;
+        while len < size as usize {
+            match from.read(&mut buffer[len..size as usize])? {
+                0 => break,
+                n => len += n,
+            }
+        }
+        return to.write_all(&buffer[..len]);
+    }
+    if rustix::fs::ioctl_ficlone(&*to, from).is_ok() {
         return Ok(());
     }
     let mut left = size;

@@ -55,7 +55,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             super::active::make_root(&root)?;
-            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.ownership()?).at(&root)?);
+            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?);
             let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
             let copied = Copier::new(snapshots.tree(base)).everything(&mut writer, cancel);
             cancel.check()?;
@@ -95,11 +95,11 @@ impl Work {
     /// Writes what changed into `place/fs`.
     pub fn commit(self, snapshots: &Snapshots, base: &Snapshot, place: &Path, cancel: &Cancel) -> Result<()> {
         let after = stamps(&self.root).at(&self.root)?;
-        let ownership = snapshots.0.ownership()?;
-        let root = DiskDelta::open(&self.root, ownership).at(&self.root)?;
+        let host = snapshots.0.host()?;
+        let root = DiskDelta::open(&self.root, host).at(&self.root)?;
         let new: Arc<dyn Tree> = Arc::new(Stack::new(vec![Arc::new(root)]));
         let upper = place.join("fs");
-        let delta = Arc::new(DiskDelta::open(&upper, ownership).at(&upper)?);
+        let delta = Arc::new(DiskDelta::open(&upper, host).at(&upper)?);
         delta.imply_root().at(&upper)?;
         let mut writer = DeltaWriter::new(Arc::clone(&delta) as Arc<_>, snapshots.tree(base));
         let mut copier = Copier::new(new);

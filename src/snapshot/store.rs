@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use super::active::{Active, View, Workplace};
 use super::delta::{Delta, Stack};
-use super::disk::DiskDelta;
+use super::disk::{DiskDelta, Host};
 use super::error::{At, Error, Result};
 use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::tree::Tree;
@@ -79,7 +79,7 @@ pub(super) struct Inner {
     pub dir: PathBuf,
     pub blobs: Arc<dyn BlobStore>,
     driver: OnceLock<Driver>,
-    ownership: OnceLock<Ownership>,
+    host: OnceLock<Host>,
     swept: Once,
     /// Held as long as this value lives: a prune in another process must not take what is used here.
     in_use: Mutex<Option<FileLock>>,
@@ -103,7 +103,7 @@ impl Snapshots {
             dir: dir.to_owned(),
             blobs,
             driver: OnceLock::new(),
-            ownership: OnceLock::new(),
+            host: OnceLock::new(),
             swept: Once::new(),
             in_use: Mutex::default(),
             indexed: AtomicUsize::new(0),
@@ -303,28 +303,23 @@ impl Inner {
     pub fn open_delta(&self, dir: &Path) -> Result<DiskDelta> {
         let fs = dir.join("fs");
         let ownership = if dir.join("stored").exists() { Ownership::Stored } else { Ownership::Real };
-        DiskDelta::open(&fs, ownership).at(&fs)
+        DiskDelta::open(&fs, Host::reading(ownership)).at(&fs)
     }
 
-    /// Where the owners of what is written now are kept; tried once on a file that has no name.
-    pub fn ownership(&self) -> Result<Ownership> {
-        if let Some(ownership) = self.ownership.get() {
-            return Ok(*ownership);
+    /// What this host allows; tried once in a process's life.
+    pub fn host(&self) -> Result<Host> {
+        if let Some(host) = self.host.get() {
+            return Ok(*host);
         }
         let active = self.dir.join("active");
-        let file = tempfile::tempfile_in(&active).at(&active)?;
-        // Any id but our own: with one id only, or without the privilege, this fails.
-        let (uid, gid) = (rustix::fs::Uid::from_raw(1), rustix::fs::Gid::from_raw(1));
-        let ownership = match rustix::fs::fchown(&file, Some(uid), Some(gid)) {
-            Ok(()) => Ownership::Real,
-            Err(_) => Ownership::Stored,
-        };
-        Ok(*self.ownership.get_or_init(|| ownership))
+        let host = Host::probe(&active).at(&active)?;
+        Ok(*self.host.get_or_init(|| host))
     }
 
     #[cfg(test)]
     pub fn set_ownership(&self, ownership: Ownership) {
-        self.ownership.set(ownership).expect("set before it is asked for");
+        let host = Host::probe(&self.dir.join("active")).expect("a folder to write in");
+        self.host.set(Host { ownership, ..host }).expect("set before it is asked for");
     }
 
     /// Whether the delta is there; notes that it was used.

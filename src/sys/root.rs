@@ -79,6 +79,13 @@ impl Root {
         Ok(fd.into())
     }
 
+    /// As [`Root::open_file`] in one call, for a path that was a regular file when somebody looked. The last name is
+    /// not followed.
+    pub fn open_known_file(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(self.resolve(path, flags)?.into())
+    }
+
     /// A new regular file; an error where anything is in its place.
     pub fn create_file(&self, path: &Path, mode: u32) -> io::Result<File> {
         let (parent, name) = self.parent(path)?;

@@ -13,8 +13,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
-
 use crate::base::patterns::Matcher;
 use crate::base::{Cancel, Digest};
 use crate::snapshot::{FileData, Node, Tree};
@@ -117,9 +115,9 @@ impl LocalContext {
         ask(dir, name)
     }
 
+    /// By its whole path: threads that copy different directories would take the parents from each other.
     fn open_file(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        self.beside(path, |dir, name| Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into()))
+        self.root.open_known_file(path)
     }
 }
 
@@ -127,7 +125,11 @@ impl Tree for LocalContext {
     fn lookup(&self, path: &Path) -> io::Result<Option<Node>> {
         let scan = self.scan(&Cancel::new())?;
         if path.as_os_str().is_empty() {
-            return Ok(Some(node(meta::read_fd(self.root.fd())?)));
+            // Whoever made the directory, and with whatever umask: in a build it is a root directory like any other.
+            let mut root = node(meta::read_fd(self.root.fd())?);
+            root.meta.mode = 0o755;
+            root.meta.xattrs.clear();
+            return Ok(Some(root));
         }
         if scan.get(path).is_none() {
             return Ok(None);
@@ -149,6 +151,10 @@ impl Tree for LocalContext {
             }
             Some(_) => Err(at(path, io::ErrorKind::InvalidInput.into())),
         }
+    }
+
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        self.file_digest(path)
     }
 }
 
