@@ -18,7 +18,7 @@ impl ImageConfigs for Anything {
         let digest = Digest::of(reference.to_string());
         let mut config = ImageConfig::new(platform.clone());
         config.rootfs.diff_ids = vec![dockless::base::DiffId(digest)];
-        if digest.as_bytes()[0] % 3 == 0 {
+        if digest.as_bytes()[0].is_multiple_of(3) {
             config.config.on_build = vec!["COPY --from=b . /".to_owned(), "RUN <<E\nx\nE".to_owned()];
         }
         Ok(ResolvedImage { reference: reference.with_digest(digest), config })
@@ -191,7 +191,7 @@ fn cases() -> u32 {
 fn text_that_wants_to_explode_does_not() {
     let doubling = format!("FROM a\nENV x=0123456789\n{}", "ENV x=$x$x$x$x\n".repeat(40));
     let nested = format!("FROM a\nENV x={}{}\n", "${y:-".repeat(10_000), "}".repeat(10_000));
-    let chain: String = (0..3000).map(|i| format!("FROM s{} AS s{i}\nRUN x\n", i as i32 - 1)).collect();
+    let chain: String = (0..3000).map(|i| format!("FROM s{} AS s{i}\nRUN x\n", i - 1)).collect();
     let copies: String = (1..1500)
         .map(|i| format!("FROM a AS s{i}\nCOPY --from=s{} / /\n", if i == 1 { 9999 } else { i - 1 }))
         .collect();
