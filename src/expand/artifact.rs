@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_path_goes_where_it_is_sent_and_a_glob_into_a_folder() {
-        let cases: &[(&str, Option<&str>, &[(&str, &str)])] = &[
+        type Picked = &'static [(&'static str, &'static str)];
+        let cases: &[(&str, Option<&str>, Picked)] = &[
             ("/app/bin/tool", None, &[("app/bin/tool", "tool")]),
             ("app/bin/tool", Some("x/y"), &[("app/bin/tool", "x/y")]),
             ("/app/bin/tool", Some("x/"), &[("app/bin/tool", "x/tool")]),

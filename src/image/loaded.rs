@@ -1,7 +1,7 @@
 //! An image whose manifest and config have been read, checked against each other, and understood.
 
 use super::{Descriptor, Dialect, Error, ImageConfig, Index, LayerBlob, Manifest, Result, media_type};
-use crate::base::{ChainId, Digest, Platform};
+use crate::base::{Digest, Platform};
 use crate::layer::Compression;
 use crate::store::{self, BlobStore};
 
@@ -32,7 +32,7 @@ impl Image {
                     let Some(chosen) = index.choose(platform).or_else(|| index.sole()) else {
                         return Err(Error::Platform {
                             digest: descriptor.digest,
-                            platform: platform.clone(),
+                            platform: Box::new(platform.clone()),
                             available: index.manifests.into_iter().filter_map(|d| d.platform).collect(),
                         });
                     };
@@ -96,10 +96,6 @@ impl Image {
         let mut manifest_descriptor = Descriptor::new(dialect.manifest(), digest, bytes.len() as u64);
         manifest_descriptor.platform = Some(config.platform.clone());
         Ok(Self { manifest_descriptor, manifest, config, config_digest, layers })
-    }
-
-    pub fn chain_id(&self) -> Option<ChainId> {
-        ChainId::of(self.layers.iter().map(|layer| layer.diff_id))
     }
 
     pub fn dialect(&self) -> Dialect {

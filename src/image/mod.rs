@@ -57,7 +57,7 @@ pub enum Error {
     #[error("image {manifest} has {layers} layers and {diff_ids} diff IDs")]
     LayerCount { manifest: Digest, layers: usize, diff_ids: usize },
     #[error("index {digest} has no image for {platform}, only for {}", list(.available))]
-    Platform { digest: Digest, platform: Platform, available: Vec<Platform> },
+    Platform { digest: Digest, platform: Box<Platform>, available: Vec<Platform> },
     #[error("layer {digest}: {source:#}")]
     Layer { digest: Digest, source: anyhow::Error },
     #[error("{prefix:?} is the beginning of {} image ids: {}", .ids.len(), list(.ids))]

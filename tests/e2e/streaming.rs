@@ -24,7 +24,7 @@ const ROOM: u64 = 3 * SIZE;
 #[test]
 fn a_layer_of_2_gib_passes_in_150_mib() {
     const TEST: &str = "a_layer_of_2_gib_passes_in_150_mib";
-    let room = rustix::fs::statvfs(&std::env::temp_dir()).unwrap();
+    let room = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
     if room.f_bavail * room.f_frsize < ROOM {
         return skip(TEST, &format!("needs {} GiB in {}", ROOM >> 30, std::env::temp_dir().display()));
     }
