@@ -5,6 +5,7 @@ mod context;
 mod exit;
 mod faces;
 mod flags;
+mod hidden;
 mod output;
 mod progress;
 mod report;
@@ -102,7 +103,7 @@ fn finish(session: &Session, run: impl FnOnce(&Session) -> anyhow::Result<Exit>)
     match run(session) {
         Ok(exit) => session.face.code(exit),
         Err(error) => {
-            let report = report::report(&error, session.face.name(), progress::colour(&session.env));
+            let report = report::report(&error, session.face.name(), session.env.cwd(), progress::colour(&session.env));
             // Nothing can be done for a reader that went away.
             let _ = std::io::stderr().lock().write_all(report.text.as_bytes());
             session.face.code(report.exit)

@@ -2,6 +2,7 @@
 //! and the number that scripts get.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
@@ -9,7 +10,8 @@ use crate::base::cancel::Cancelled;
 use crate::engine::{StepFailed, containers};
 use crate::{exec, frontend, image, registry, store, task};
 
-use super::exit::{Exit, Missing, Unsupported, Usage};
+use super::exit::{Exit, Hint, Missing, Unsupported, Usage};
+use super::hidden::relative;
 use super::session::Session;
 use super::verbs::container::SetupFailed;
 
@@ -29,8 +31,8 @@ struct Kind<'a> {
     config: Option<&'a task::config::Error>,
 }
 
-/// Describes an error for a person. `face` is the name that the message begins with.
-pub fn report(error: &anyhow::Error, face: &str, colour: bool) -> Report {
+/// Describes an error for a person who stands in `cwd`. `face` is the name that the message begins with.
+pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Report {
     // A reader that went away (`dockless images | head -1`) is no failure to talk about.
     if error.chain().any(is_broken_pipe) {
         return Report { exit: Exit::Process(128 + 13), text: String::new() };
@@ -39,9 +41,9 @@ pub fn report(error: &anyhow::Error, face: &str, colour: bool) -> Report {
     let mut text = String::new();
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     if let Some(step) = kind.step {
-        step_failed(&mut text, step, &renderer);
+        step_failed(&mut text, step, cwd, &renderer);
     } else if let Some(dockerfile) = kind.dockerfile {
-        dockerfile_error(&mut text, dockerfile, &renderer);
+        dockerfile_error(&mut text, dockerfile, cwd, &renderer);
     } else if let Some(config) = kind.config {
         text.push_str(&config.render(&renderer));
         text.push('\n');
@@ -81,10 +83,9 @@ fn classify(error: &anyhow::Error) -> Kind<'_> {
     let mut kind = Kind { exit: Exit::Failure, hint: None, step: None, dockerfile: None, config: None };
     for cause in error.chain() {
         if let Some((exit, hint)) = known(cause) {
-            // The outermost known cause decides, but a hint may come from deeper.
-            if kind.exit == Exit::Failure {
-                kind.exit = exit;
-            }
+            // The deepest known cause decides: a base image that cannot be had is the registry's failure, though the
+            // Dockerfile names it. The first hint is nearest to what was typed.
+            kind.exit = exit;
             kind.hint = kind.hint.or(hint);
         }
         kind.step = kind.step.or_else(|| cause.downcast_ref());
@@ -101,6 +102,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     if cause.is::<SetupFailed>() {
         return Some((SetupFailed::EXIT, None));
     }
+    if let Some(Hint(hint)) = cause.downcast_ref() {
+        return Some((Exit::Failure, Some(hint.clone())));
+    }
     if cause.is::<Missing>() {
         return Some((Exit::Missing, None));
     }
@@ -110,8 +114,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         return Some((Exit::Dockerfile, hint));
     }
     if let Some(error) = cause.downcast_ref::<StepFailed>() {
-        // A step that ran no process failed for a reason of its own, further down the chain.
-        return error.process.as_ref().map(|_| (Exit::Step, None));
+        // A step that ran no process either cannot do what its instruction says, or failed for a reason that is known
+        // further down the chain.
+        return Some((if error.process.is_some() { Exit::Step } else { Exit::Dockerfile }, None));
     }
     if let Some(error) = cause.downcast_ref::<registry::Error>() {
         return Some((Exit::Registry, registry_hint(error)));
@@ -153,12 +158,24 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     None
 }
 
-fn registry_hint(_error: &registry::Error) -> Option<String> {
-    None
+fn registry_hint(error: &registry::Error) -> Option<String> {
+    match error {
+        registry::Error::Refused(refusal) => match refusal.status {
+            401 | 403 => {
+                Some(format!("`dockless login {}` keeps credentials, once they are accepted", refusal.registry))
+            }
+            429 => Some("a mirror (REGISTRY_MIRRORS) or credentials raise what the registry allows".to_owned()),
+            _ => None,
+        },
+        registry::Error::Unreachable { .. } => {
+            Some("with no way to a registry, `dockless import` and `dockless load` make base images".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// A failed step: its last lines, the place in the Dockerfile, how it ended. BuildKit's readers know the form.
-fn step_failed(text: &mut String, step: &StepFailed, renderer: &Renderer) {
+fn step_failed(text: &mut String, step: &StepFailed, cwd: &Path, renderer: &Renderer) {
     if !step.last_lines.is_empty() {
         let _ = writeln!(text, "------\n > {}:", step.name);
         for line in &step.last_lines {
@@ -175,14 +192,14 @@ fn step_failed(text: &mut String, step: &StepFailed, renderer: &Renderer) {
         let first = location.lines.iter().map(|l| l.0).min().unwrap_or(1);
         let last = location.lines.iter().map(|l| l.1).max().unwrap_or(first);
         if let Some(snippet) =
-            snippet(&title, &location.file, &location.text, lines(&location.text, first, last), renderer)
+            snippet(&title, relative(&location.file, cwd), &location.text, lines(&location.text, first, last), renderer)
         {
             let _ = writeln!(text, "{snippet}");
         }
     }
 }
 
-fn dockerfile_error(text: &mut String, error: &frontend::Error, renderer: &Renderer) {
+fn dockerfile_error(text: &mut String, error: &frontend::Error, cwd: &Path, renderer: &Renderer) {
     if error.place.is_some() || !error.more.is_empty() {
         let _ = writeln!(text, "{}", error.render(renderer).trim_end());
     }
@@ -248,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_shows_its_last_lines_its_place_and_its_code() {
-        let report = report(&failed(), "dockless", false);
+        let report = report(&failed(), "dockless", Path::new("/"), false);
         assert_eq!(report.exit, Exit::Step);
         assert_eq!(
             report.text,
@@ -269,13 +286,13 @@ mod tests {
             (anyhow::anyhow!("x"), Exit::Failure),
         ];
         for (error, exit) in cases {
-            assert_eq!(report(&error.context("outer"), "dockless", false).exit, exit);
+            assert_eq!(report(&error.context("outer"), "dockless", Path::new("/"), false).exit, exit);
         }
     }
 
     #[test]
     fn a_reader_that_went_away_is_not_talked_about() {
         let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("write");
-        assert_eq!(report(&error, "dockless", false).text, "");
+        assert_eq!(report(&error, "dockless", Path::new("/"), false).text, "");
     }
 }

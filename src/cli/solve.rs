@@ -12,6 +12,8 @@ use crate::engine::{BuiltImage, Dest, Engine, Export, Plan, SolveRequest};
 use crate::task::journal::{BuildRecord, Record};
 use crate::task::secrets;
 
+use super::exit::Hint;
+use super::hidden;
 use super::progress::{Display, Mode};
 use super::session::{Out, Session};
 
@@ -60,6 +62,7 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
     let cancel = session.cancel()?;
     let mode = if build.quiet { Mode::Quiet } else { build.mode };
     let display = Display::start(mode, &session.env);
+    let place = hidden::Place::of(&build.plan);
     let request = SolveRequest {
         plan: build.plan,
         secrets: values,
@@ -72,7 +75,10 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
     let outcome = engine.solve(&request);
     // The display must be over before anything else is said, an error above all.
     display.finish();
-    let outcome = outcome?;
+    let outcome = outcome.map_err(|error| match place.and_then(|place| place.explain(&error)) {
+        Some(hint) => error.context(Hint(hint)),
+        None => error,
+    })?;
     if !build.quiet {
         outcome.warnings.iter().for_each(|warning| session.warn(warning));
     }

@@ -44,6 +44,8 @@ pub enum Record {
 /// not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
+    /// Where the build was started: what relative paths of secrets begin at.
+    pub cwd: PathBuf,
     pub context: PathBuf,
     /// Absolute; none for the context's own `Dockerfile`.
     pub dockerfile: Option<PathBuf>,

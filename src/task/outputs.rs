@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::base::Cancel;
 use crate::base::patterns::glob;
 use crate::expand::{self, Archive, Artifact, Formats};
+use crate::store::FileLock;
 
 use super::collect::Found;
 use super::config::{ArtifactEntry, Config, ImageEntry, Wanted};
@@ -34,6 +36,10 @@ pub enum Error {
     Expand { image: String, name: String, source: anyhow::Error },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Lock(#[from] crate::store::Error),
+    #[error(transparent)]
+    Cancelled(#[from] crate::base::cancel::Cancelled),
 }
 
 /// What messages call an image.
@@ -184,6 +190,32 @@ fn visible(name: String) -> String {
     if name.is_empty() { "image".to_owned() } else { name.to_owned() }
 }
 
+/// How hidden folders of what is not finished begin, and the file in them that is locked while somebody works there.
+const STAGING: &str = ".dockless-";
+const LOCK: &str = ".lock";
+
+/// A folder without a lock that is younger than this may be one that is being made.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// Removes what killed tasks left in an output folder.
+fn sweep(output: &Path) -> Result<(), Error> {
+    let at = |source| Error::Io { path: output.to_owned(), source };
+    for entry in fs::read_dir(output).map_err(at)? {
+        let entry = entry.map_err(at)?;
+        let meta = entry.metadata().map_err(at)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(STAGING.as_bytes()) || !meta.is_dir() {
+            continue;
+        }
+        let lock = entry.path().join(LOCK);
+        let young = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_none_or(|age| age < YOUNG);
+        let abandoned = if lock.exists() { FileLock::try_exclusive(&lock)?.is_some() } else { !young };
+        if abandoned {
+            fs::remove_dir_all(entry.path()).map_err(at)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lays out all items below `output`, or none. `stages` fills an item's folder with the artifacts of its stages;
 /// `done` hears of each item that is ready and of what could not be kept.
 pub fn lay_out(
@@ -199,8 +231,10 @@ pub fn lay_out(
         move |source| Error::Io { path, source }
     };
     fs::create_dir_all(output).map_err(at(output))?;
+    sweep(output)?;
     // Beside the results, on their file system: the last step can be a rename.
-    let staging = tempfile::Builder::new().prefix(".dockless-").tempdir_in(output).map_err(at(output))?;
+    let staging = tempfile::Builder::new().prefix(STAGING).tempdir_in(output).map_err(at(output))?;
+    let _in_use = FileLock::exclusive(&staging.path().join(LOCK), cancel)?;
     let one = |item: &Item| -> Result<(), Error> {
         let image = &found[item.found];
         let wrong = |source| Error::Expand { image: title(image), name: item.name.clone(), source };
@@ -214,11 +248,7 @@ pub fn lay_out(
         Ok(())
     };
     in_parallel(items, &one)?;
-    cancel.check().map_err(|cancelled| Error::Expand {
-        image: String::new(),
-        name: String::new(),
-        source: cancelled.into(),
-    })?;
+    cancel.check()?;
     for item in items {
         publish(&staging.path().join(&item.name), &output.join(&item.name))?;
     }
@@ -387,5 +417,19 @@ mod tests {
         assert_eq!(text("app/rootfs/a").as_deref(), Some("new"));
         assert_eq!(text("app/rootfs/stale"), None);
         assert_eq!(text("app/mine").as_deref(), Some("kept"));
+    }
+
+    #[test]
+    fn what_a_killed_task_left_is_swept_and_a_running_one_is_not_disturbed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".dockless-dead", ".dockless-busy", ".dockless-new", ".other"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join(".dockless-dead").join(LOCK), "").unwrap();
+        let _busy = FileLock::try_exclusive(&dir.path().join(".dockless-busy").join(LOCK)).unwrap();
+        sweep(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".dockless-busy", ".dockless-new", ".other"]);
     }
 }

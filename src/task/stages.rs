@@ -1,43 +1,43 @@
 //! Artifacts out of a stage that is in no image: the build that the journal recorded is asked again, from the cache,
-//! for a stage of our own that copies them.
+//! for a stage of our own that copies them. It is a build like any other, in a process of its own: there it may enter
+//! a namespace, which a process with threads, as a task's is by now, may not.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::base::{Cancel, Env, Epoch, Progress};
-use crate::engine::{Context, DockerfilePlan, DockerfileSource, Engine, Export, NoCache, Plan, SolveRequest};
-use crate::exec::Network;
+use crate::base::Cancel;
 
 use super::config::ArtifactEntry;
 use super::journal::BuildRecord;
-use super::secrets;
 
 /// The stage that copies; no Dockerfile of a person has one of this name.
 const STAGE: &str = "dockless-artifacts";
 
 /// Where picking happens.
 pub struct Place<'a> {
+    /// dockless itself.
+    pub program: &'a Path,
+    pub state: &'a Path,
     /// What the artifacts are copied into.
     pub folder: &'a Path,
     /// A directory of this process.
     pub tmp: &'a Path,
-    pub env: &'a Env,
 }
 
 /// Copies artifacts of stages into a folder.
 pub fn pick(
-    engine: &dyn Engine,
     record: &BuildRecord,
     artifacts: &[ArtifactEntry],
     place: &Place<'_>,
-    epoch: Epoch,
-    progress: &Progress,
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
-    let env = place.env;
     let work = tempfile::tempdir_in(place.tmp)?;
     let path = record.dockerfile.clone().unwrap_or_else(|| record.context.join("Dockerfile"));
     let text = match &record.text {
@@ -52,41 +52,80 @@ pub fn pick(
         fs::copy(&own_ignore, work.path().join("Dockerfile.dockerignore"))?;
     }
     let out = work.path().join("out");
-    let mut values = BTreeMap::new();
-    for spec in &record.secrets {
-        let spec = secrets::parse(spec, env)?;
-        if let Some(value) = spec.read(env)? {
-            values.insert(spec.id, value);
-        }
-    }
-    let request = SolveRequest {
-        plan: Plan::Dockerfile(Box::new(DockerfilePlan {
-            context: Context::Directory(record.context.clone()),
-            dockerfile: DockerfileSource::Path(Some(dockerfile)),
-            target: Some(STAGE.to_owned()),
-            build_args: record.build_args.clone(),
-            labels: record.labels.clone(),
-            platforms: record.platform.iter().map(|p| p.parse()).collect::<Result<_, _>>()?,
-            named_contexts: record.named_contexts.clone(),
-            no_cache: NoCache::Use,
-            pull: false,
-            network: if record.network_none { Network::None } else { Network::Host },
-            extra_hosts: record.extra_hosts.clone(),
-            ulimits: record.ulimits.clone(),
-            shm_size: record.shm_size,
-        })),
-        secrets: values,
-        ssh: record.ssh.iter().map(|spec| secrets::parse_ssh(spec, env)).collect::<Result<_, _>>()?,
-        exports: vec![Export::Local { dest: out.clone() }],
-        epoch,
-        progress: progress.clone(),
-        cancel: cancel.clone(),
-    };
-    engine.solve(&request).with_context(|| {
-        let stages: Vec<_> = artifacts.iter().filter_map(|a| a.stage.as_deref()).collect();
-        format!("artifacts of stage {}", stages.join(", "))
-    })?;
+    let mut command = Command::new(place.program);
+    command.arg("--state").arg(place.state).args(words(record, &dockerfile, &out)).current_dir(&record.cwd);
+    // It is no part of what the native build made.
+    command.env_remove(super::journal::VARIABLE).stdin(Stdio::null()).stdout(Stdio::null());
+    let stages: Vec<_> = artifacts.iter().filter_map(|a| a.stage.as_deref()).collect();
+    run(command, cancel).with_context(|| format!("artifacts of stage {}", stages.join(", ")))?;
     merge(&out, place.folder)
+}
+
+/// The build as it would be typed.
+fn words(record: &BuildRecord, dockerfile: &Path, out: &Path) -> Vec<OsString> {
+    let mut words: Vec<OsString> =
+        ["build", "--progress=quiet", "--target", STAGE, "--file"].map(OsString::from).into();
+    words.push(dockerfile.into());
+    words.push("--output".into());
+    // A path may hold what ends a field.
+    words.push(format!("type=local,\"dest={}\"", out.display().to_string().replace('"', "\"\"")).into());
+    let mut option = |name: &str, value: String| words.extend([name.into(), value.into()]);
+    for (key, value) in &record.build_args {
+        option("--build-arg", format!("{key}={value}"));
+    }
+    for (key, value) in &record.labels {
+        option("--label", format!("{key}={value}"));
+    }
+    for (name, value) in &record.named_contexts {
+        option("--build-context", format!("{name}={value}"));
+    }
+    for secret in &record.secrets {
+        option("--secret", secret.clone());
+    }
+    for ssh in &record.ssh {
+        option("--ssh", ssh.clone());
+    }
+    for (host, ip) in &record.extra_hosts {
+        option("--add-host", format!("{host}={ip}"));
+    }
+    for (name, soft, hard) in &record.ulimits {
+        option("--ulimit", format!("{name}={soft}:{hard}"));
+    }
+    if let Some(platform) = &record.platform {
+        option("--platform", platform.clone());
+    }
+    if let Some(size) = record.shm_size {
+        option("--shm-size", size.to_string());
+    }
+    if record.network_none {
+        option("--network", "none".to_owned());
+    }
+    words.push("--".into());
+    words.push(record.context.clone().into());
+    words
+}
+
+/// Runs a program to its end; a cancelled one is told, and waited for.
+fn run(mut command: Command, cancel: &Cancel) -> anyhow::Result<()> {
+    /// Between two looks at the child: a warm build takes a few of them.
+    const PAUSE: Duration = Duration::from_millis(2);
+    let mut child = command.spawn().with_context(|| command.get_program().display().to_string())?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let mut told = false;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if told {
+            std::thread::sleep(PAUSE);
+        } else if cancel.wait(PAUSE) {
+            told = true;
+            // Not reaped yet, so the number is still its own.
+            kill(pid, Signal::SIGTERM)?;
+        }
+    };
+    cancel.check()?;
+    if status.success() { Ok(()) } else { anyhow::bail!("the build of the stage failed ({status})") }
 }
 
 /// The Dockerfile with one more stage. `COPY` knows paths and globs as `from` does, in its JSON form any character.
@@ -201,6 +240,14 @@ mod tests {
              COPY --from=build [\"/out/dir/\", \"/\"]\n\
              COPY --from=build [\"/out/x\", \"/bin/y\"]\n"
         );
+        let record = BuildRecord {
+            build_args: [("A".to_owned(), "b c".to_owned())].into(),
+            context: "/src".into(),
+            ..BuildRecord::default()
+        };
+        let words = words(&record, Path::new("/d"), Path::new("/o\"x"));
+        assert!(words.contains(&"A=b c".into()) && words.contains(&"type=local,\"dest=/o\"\"x\"".into()));
+        assert_eq!(words[words.len() - 2..], ["--", "/src"]);
         let mut hostile = artifact("/x", None);
         hostile.stage = Some("a b\nRUN rm".to_owned());
         assert!(with_copies("", &[hostile]).is_err());

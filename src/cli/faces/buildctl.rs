@@ -247,6 +247,7 @@ fn dockerfile(
     };
     let record = match &context {
         Context::Directory(dir) if session.journal().is_some() => Some(BuildRecord {
+            cwd: session.env.cwd().to_owned(),
             context: dir.clone(),
             dockerfile: path.clone(),
             build_args: build_args.clone(),

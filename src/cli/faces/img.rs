@@ -1,5 +1,5 @@
 //! img's command line. Where img has no verb of a name, docker's is taken: Makefiles that are given `DOCKER=img`
-//! expect both.
+//! expect both. `inspect` and `rm`, which both have, are img's.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
-use crate::cli::verbs::{disk, images, inspect, rmi, unpack, version};
+use crate::cli::verbs::{disk, images, unpack, version};
 
 use super::docker;
 
@@ -33,21 +33,11 @@ pub struct Img {
 pub enum Verb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
-    /// Remove names of images
-    Rm(rmi::Args),
     Du(disk::DuArgs),
     Prune(disk::PruneArgs),
     Unpack(unpack::Args),
-    Inspect(InspectArgs),
     #[command(flatten)]
     Docker(docker::Verb),
-}
-
-/// Print an image's OCI config.
-#[derive(Debug, Clone, clap::Args)]
-pub struct InspectArgs {
-    #[arg(value_name = "IMAGE")]
-    image: String,
 }
 
 pub fn run(img: Img, session: &Session) -> anyhow::Result<Exit> {
@@ -56,11 +46,9 @@ pub fn run(img: Img, session: &Session) -> anyhow::Result<Exit> {
     }
     match img.verb {
         Verb::Ls(args) => images::run(args, session),
-        Verb::Rm(args) => rmi::run(args, session),
         Verb::Du(args) => disk::du(args, session),
         Verb::Prune(args) => disk::prune(args, session),
         Verb::Unpack(args) => unpack::run(args, session),
-        Verb::Inspect(args) => inspect::config(&args.image, session),
         Verb::Docker(verb) => docker::verb(verb, session),
     }
 }

@@ -220,6 +220,7 @@ fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Resul
             DockerfileSource::Text { text, .. } => (None, Some(text.clone())),
         };
         Some(BuildRecord {
+            cwd: session.env.cwd().to_owned(),
             context: dir.clone(),
             dockerfile,
             text,

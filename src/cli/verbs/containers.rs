@@ -8,12 +8,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Missing, usage};
-use crate::cli::session::{Out, Session};
+use crate::cli::session::{Face, Out, Session};
 use crate::cli::table::{Table, ago};
 use crate::cli::template::Template;
 use crate::engine::containers::{self, Container};
 
 use super::container::log_path;
+use super::rmi;
 
 /// List containers.
 #[derive(Debug, Clone, clap::Args)]
@@ -129,7 +130,15 @@ pub fn rm(args: RmArgs, session: &Session) -> anyhow::Result<Exit> {
     let mut out = Out::new();
     let mut exit = Exit::Success;
     for name in &args.containers {
-        let removed = containers::find(state, name).and_then(|container| {
+        let found = containers::find(state, name);
+        // img's `rm` is about images; a container of that name is what a Makefile with docker's words means.
+        if session.face == Face::Img
+            && matches!(found.as_ref().map_err(|e| e.downcast_ref()), Err(Some(containers::Error::Missing(_))))
+        {
+            rmi::remove(name, args.force, session, &mut out)?;
+            continue;
+        }
+        let removed = found.and_then(|container| {
             containers::remove(state, &container.id)?;
             match fs::remove_file(log_path(session, &container.id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),

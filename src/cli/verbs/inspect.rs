@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::exit::{Exit, Missing, usage};
-use crate::cli::session::{Out, Session};
+use crate::cli::session::{Face, Out, Session};
 use crate::cli::template::Template;
 use crate::engine::containers;
 use crate::image;
@@ -39,6 +39,9 @@ impl Args {
 }
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
+    if let (Face::Img, None, [name]) = (session.face, &args.format, args.names.as_slice()) {
+        return config(name, session);
+    }
     let template = match args.format.as_deref() {
         None | Some("json" | "") => None,
         Some(text) => Some(Template::parse(text).map_err(|error| usage(error.to_string()))?),
@@ -119,7 +122,7 @@ pub fn go_json(value: &Value) -> String {
 }
 
 /// img's inspect: the OCI config, which is not what docker's shows.
-pub fn config(name: &str, session: &Session) -> anyhow::Result<Exit> {
+fn config(name: &str, session: &Session) -> anyhow::Result<Exit> {
     let stored = session.image(name)?;
     let image = session.images()?.load(&stored.descriptor)?;
     let mut out = Out::new();

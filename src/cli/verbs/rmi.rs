@@ -27,7 +27,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     let mut exit = Exit::Success;
     let mut out = Out::new();
     for text in &args.images {
-        match remove(text, &args, session, &mut out) {
+        match remove(text, args.force, session, &mut out) {
             Ok(()) => {}
             Err(error) if args.force && error.is::<crate::cli::exit::Missing>() => {}
             Err(error) if args.images.len() > 1 => {
@@ -41,7 +41,8 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn remove(text: &str, args: &Args, session: &Session, out: &mut Out) -> anyhow::Result<()> {
+/// Removes one image or name, in the words of the face.
+pub fn remove(text: &str, force: bool, session: &Session, out: &mut Out) -> anyhow::Result<()> {
     let img = session.face == Face::Img;
     if img {
         session.note(format!("Removing {text}..."));
@@ -52,7 +53,7 @@ fn remove(text: &str, args: &Args, session: &Session, out: &mut Out) -> anyhow::
     let names: Vec<Reference> = match typed.filter(|typed| stored.references.contains(typed)) {
         Some(name) => vec![name],
         // By id: all names go, which takes force where there are several.
-        None if stored.references.len() > 1 && !args.force => {
+        None if stored.references.len() > 1 && !force => {
             let names: Vec<_> = stored.references.iter().map(Reference::familiar).collect();
             return Err(usage(format!(
                 "image {text} has several names ({}); remove them, or use --force",

@@ -7,7 +7,6 @@ use std::sync::Mutex;
 
 use anyhow::Context as _;
 
-use crate::base::Progress;
 use crate::cli::exit::{Exit, usage};
 use crate::cli::session::Session;
 use crate::task::config::{self, Config, Wanted};
@@ -125,8 +124,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         session.warn("the build made no image: nothing was tagged, and no archive lies in the output folders");
     }
     let items = outputs::plan(&found, &config, &defaults, &dir)?;
-    let engine = session.engine()?;
-    let epoch = session.epoch()?;
+    let (program, state_dir) = (std::env::current_exe().context("find dockless's own file")?, session.state_dir());
     let fill = |item: &outputs::Item, folder: &Path| -> anyhow::Result<()> {
         let image = &found[item.found];
         let record = records.request(&image.image.config_digest).with_context(|| {
@@ -135,8 +133,8 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
                 outputs::title(image)
             )
         })?;
-        let place = stages::Place { folder, tmp: &tmp, env: &session.env };
-        stages::pick(&engine, record, &item.stages, &place, epoch, &Progress::none(), &cancel)
+        let place = stages::Place { program: &program, state: &state_dir, folder, tmp: &tmp };
+        stages::pick(record, &item.stages, &place, &cancel)
     };
     let warnings = Mutex::new(Vec::new());
     let done = |item: &outputs::Item, lost: &[String]| {
