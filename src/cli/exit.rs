@@ -112,7 +112,11 @@ impl Unsupported {
 /// What to do about an error, where only the one who asked can know. It has no words of its own in a message.
 #[derive(Debug, thiserror::Error)]
 #[error("")]
-pub struct Hint(pub String);
+pub struct Hinted {
+    pub hint: String,
+    // Not `context`: what that wraps cannot be found in a chain of causes.
+    pub source: anyhow::Error,
+}
 
 pub fn usage(message: impl Into<String>) -> anyhow::Error {
     Usage(message.into()).into()

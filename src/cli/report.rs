@@ -10,7 +10,7 @@ use crate::base::cancel::Cancelled;
 use crate::engine::{StepFailed, containers};
 use crate::{exec, frontend, image, registry, store, task};
 
-use super::exit::{Exit, Hint, Missing, Unsupported, Usage};
+use super::exit::{Exit, Hinted, Missing, Unsupported, Usage};
 use super::hidden::relative;
 use super::session::Session;
 use super::verbs::container::SetupFailed;
@@ -43,7 +43,7 @@ pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Re
     if let Some(step) = kind.step {
         step_failed(&mut text, step, cwd, &renderer);
     } else if let Some(dockerfile) = kind.dockerfile {
-        dockerfile_error(&mut text, dockerfile, cwd, &renderer);
+        dockerfile_error(&mut text, dockerfile, &renderer);
     } else if let Some(config) = kind.config {
         text.push_str(&config.render(&renderer));
         text.push('\n');
@@ -92,6 +92,10 @@ fn classify(error: &anyhow::Error) -> Kind<'_> {
         kind.dockerfile = kind.dockerfile.or_else(|| cause.downcast_ref());
         kind.config = kind.config.or_else(|| cause.downcast_ref());
     }
+    // A container that could not be made is one number, whatever the cause.
+    if error.chain().any(|cause| cause.is::<SetupFailed>()) {
+        kind.exit = SetupFailed::EXIT;
+    }
     kind
 }
 
@@ -99,11 +103,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     if cause.is::<Usage>() || cause.is::<Unsupported>() || cause.is::<task::config::Error>() {
         return Some((Exit::Usage, None));
     }
-    if cause.is::<SetupFailed>() {
-        return Some((SetupFailed::EXIT, None));
-    }
-    if let Some(Hint(hint)) = cause.downcast_ref() {
-        return Some((Exit::Failure, Some(hint.clone())));
+    if let Some(hinted) = cause.downcast_ref::<Hinted>() {
+        return Some((Exit::Failure, Some(hinted.hint.clone())));
     }
     if cause.is::<Missing>() {
         return Some((Exit::Missing, None));
@@ -199,7 +200,7 @@ fn step_failed(text: &mut String, step: &StepFailed, cwd: &Path, renderer: &Rend
     }
 }
 
-fn dockerfile_error(text: &mut String, error: &frontend::Error, cwd: &Path, renderer: &Renderer) {
+fn dockerfile_error(text: &mut String, error: &frontend::Error, renderer: &Renderer) {
     if error.place.is_some() || !error.more.is_empty() {
         let _ = writeln!(text, "{}", error.render(renderer).trim_end());
     }
@@ -278,10 +279,12 @@ mod tests {
 
     #[test]
     fn kinds_have_their_numbers() {
-        let cases: [(anyhow::Error, Exit); 5] = [
+        let cases: [(anyhow::Error, Exit); 7] = [
             (Usage("x".into()).into(), Exit::Usage),
             (Missing("x".into()).into(), Exit::Missing),
             (exec::Error::NotFound { path: "/x".into() }.into(), Exit::Process(127)),
+            (SetupFailed(Missing("x".into()).into()).into(), Exit::Process(125)),
+            (Hinted { hint: "h".into(), source: Missing("x".into()).into() }.into(), Exit::Missing),
             (containers::Error::Missing("c".into()).into(), Exit::Missing),
             (anyhow::anyhow!("x"), Exit::Failure),
         ];

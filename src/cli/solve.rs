@@ -12,7 +12,7 @@ use crate::engine::{BuiltImage, Dest, Engine, Export, Plan, SolveRequest};
 use crate::task::journal::{BuildRecord, Record};
 use crate::task::secrets;
 
-use super::exit::Hint;
+use super::exit::Hinted;
 use super::hidden;
 use super::progress::{Display, Mode};
 use super::session::{Out, Session};
@@ -76,7 +76,7 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
     // The display must be over before anything else is said, an error above all.
     display.finish();
     let outcome = outcome.map_err(|error| match place.and_then(|place| place.explain(&error)) {
-        Some(hint) => error.context(Hint(hint)),
+        Some(hint) => Hinted { hint, source: error }.into(),
         None => error,
     })?;
     if !build.quiet {

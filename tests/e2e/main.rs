@@ -1,5 +1,9 @@
 //! End to end, through the built program, against real components.
 
+mod cli;
+mod cli_build;
+mod cli_images;
+mod cli_task;
 mod expansion;
 mod fixture;
 mod golden_build;

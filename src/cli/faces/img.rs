@@ -17,13 +17,14 @@ use super::docker;
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Img {
     /// State folder
-    #[arg(short, long, value_name = "DIR", global = true)]
+    // The short forms stand before the verb only: after it, they are the verb's.
+    #[arg(short, long, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// Accepted: dockless finds out by itself what works
-    #[arg(short, long, value_name = "NAME", global = true, hide = true)]
+    #[arg(short, long, value_name = "NAME", hide = true)]
     pub backend: Option<String>,
     /// Log what dockless does
-    #[arg(short, long, global = true)]
+    #[arg(short, long)]
     pub debug: bool,
     #[command(subcommand)]
     pub verb: Verb,

@@ -149,7 +149,7 @@ pub fn run(args: RunArgs, session: &Session) -> anyhow::Result<Exit> {
     let container = match make(args.create, session) {
         Ok(container) => container,
         Err(error) if error.is::<crate::cli::exit::Usage>() => return Err(error),
-        Err(error) => return Err(error.context(SetupFailed)),
+        Err(error) => return Err(SetupFailed(error).into()),
     };
     if args.detach {
         detach(&container, session)?;
@@ -171,7 +171,7 @@ pub fn run(args: RunArgs, session: &Session) -> anyhow::Result<Exit> {
 /// The container never ran; the causes say why.
 #[derive(Debug, thiserror::Error)]
 #[error("the container could not be made")]
-pub struct SetupFailed;
+pub struct SetupFailed(#[source] pub anyhow::Error);
 
 impl SetupFailed {
     /// Docker's number for what went wrong before the container's own process ran.

@@ -1,0 +1,142 @@
+//! `build` as people type it: what it says, what it leaves behind, and how it ends when something is wrong.
+
+use crate::cli::Place;
+
+const TWO_STAGES: &str = "FROM dockless.example/busybox:1 AS build\nRUN echo made > /made\n\
+                          FROM dockless.example/busybox:1\nCOPY --from=build /made /made\nCMD [\"cat\", \"/made\"]\n";
+
+#[test]
+fn a_build_is_named_run_and_told_in_files() {
+    let Some(place) = Place::with_base("a_build_is_named_run_and_told_in_files") else { return };
+    place.write("Dockerfile", TWO_STAGES);
+    let ended = place.dockless("build -t acct/app:1 -t app --iidfile id --metadata-file meta.json --progress plain .");
+    assert!(ended.err.contains("[build 2/2] RUN echo made > /made"), "{}", ended.err);
+    ended.ok();
+    let id = place.read("id");
+    assert_eq!(place.dockless("images -q --no-trunc acct/app:1").ok().trim(), id);
+    assert_eq!(place.dockless("inspect -f {{.Id}} app").ok().trim(), id);
+    let meta: serde_json::Value = serde_json::from_str(&place.read("meta.json")).unwrap();
+    assert_eq!(meta["containerimage.config.digest"], id.as_str());
+    assert_eq!(place.dockless("run --rm app").ok(), "made\n");
+
+    // Again: all of it comes from the cache, and is the same image.
+    let ended = place.dockless("build -q -t app .");
+    assert_eq!(ended.err, "");
+    assert_eq!(ended.ok().trim(), id);
+}
+
+#[test]
+fn a_failing_step_shows_its_last_lines_its_place_and_its_code() {
+    let test = "a_failing_step_shows_its_last_lines_its_place_and_its_code";
+    let Some(place) = Place::with_base(test) else { return };
+    place.write(
+        "Dockerfile",
+        "FROM dockless.example/busybox:1\nRUN echo first; \\\n    echo boom >&2; \\\n    exit 42\n",
+    );
+    let err = place.dockless("build -t broken --iidfile id .").fails_with(4);
+    let tail = &err[err.find("------\n > ").expect("the last lines")..];
+    assert!(tail.contains("\nboom\n------\n"), "{tail}");
+    assert!(tail.contains("exited with code 42\n --> Dockerfile:2:1\n"), "{tail}");
+    assert!(tail.contains("2 | / RUN echo first;") && tail.contains("4 | |     exit 42"), "{tail}");
+    assert!(!place.at("id").exists(), "no id of a build that failed");
+    assert_eq!(place.dockless("images -q broken").ok(), "");
+    // Docker's own number.
+    place.run("docker", ["build", "."]).fails_with(1);
+}
+
+#[test]
+fn a_mistake_in_a_dockerfile_is_shown_where_it_is() {
+    let Some(place) = Place::with_base("a_mistake_in_a_dockerfile_is_shown_where_it_is") else { return };
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUNN echo\n");
+    let err = place.dockless("build .").fails_with(3);
+    assert!(err.contains("2 | RUNN echo") && err.contains("unknown instruction"), "{err}");
+
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nCOPY hidden.log there.txt /\n");
+    place.write("there.txt", "");
+    place.write("hidden.log", "");
+    place.write(".dockerignore", "# all logs\n*.log\n");
+    let err = place.dockless("build .").fails_with(3);
+    assert!(err.contains("2 | COPY hidden.log there.txt /"), "{err}");
+    assert!(
+        err.contains("hidden.log is in the build context") && err.contains("hides it by the line \"*.log\""),
+        "{err}"
+    );
+
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nCOPY absent.txt /\n");
+    let err = place.dockless("build .").fails_with(3);
+    assert!(err.contains("hint: the build context is") && err.contains("there is no absent.txt in it"), "{err}");
+}
+
+#[test]
+fn outputs_go_where_they_are_sent() {
+    let Some(place) = Place::with_base("outputs_go_where_they_are_sent") else { return };
+    place.write("Dockerfile", "FROM scratch\nCOPY a /dir/a\n");
+    place.write("a", "content\n");
+    place.dockless("build -o out .").ok();
+    assert_eq!(place.read("out/dir/a"), "content\n");
+    place
+        .dockless("build -o type=tar,dest=flat.tar -o type=oci,dest=layout,tar=false -o type=docker,dest=image.tar .")
+        .ok();
+    assert!(place.at("flat.tar").is_file() && place.at("layout/index.json").is_file());
+    assert!(place.dockless("load -i image.tar").ok().starts_with("Loaded image ID: sha256:"));
+    // To standard output there is nothing but the archive.
+    let output = place.command("dockless").args(["build", "-o", "-", "."]).output().unwrap();
+    assert_eq!(output.stdout.get(257..262), Some(b"ustar".as_slice()));
+}
+
+#[test]
+fn what_changes_the_result_is_refused_and_what_does_not_is_named() {
+    let test = "what_changes_the_result_is_refused_and_what_does_not_is_named";
+    let Some(place) = Place::with_base(test) else { return };
+    place.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    for flag in ["--squash", "--sbom=true", "--provenance=mode=max", "--attest=type=sbom", "--check", "--call=outline"]
+    {
+        let err = place.run("docker", ["build", flag, "."]).fails_with(125);
+        assert!(err.contains("is not supported"), "{flag}: {err}");
+    }
+    let ended =
+        place.run("docker", ["build", "--rm", "--memory", "1g", "--provenance=false", "--cache-from", "x", "."]);
+    for flag in ["--rm", "--memory", "--cache-from"] {
+        assert_eq!(ended.err.matches(&format!("warning: {flag} ")).count(), 1, "{flag}: {}", ended.err);
+    }
+    ended.ok();
+    let err = place.run("img", ["build", "."]).fails_with(1);
+    assert!(err.contains("please specify an image tag with `-t` or an output spec with `-o`"), "{err}");
+    place.run("docker", ["build", "--bogus", "."]).fails_with(125);
+    place.run("dockless", ["build", "--bogus", "."]).fails_with(2);
+}
+
+#[test]
+fn a_context_comes_from_standard_input_too() {
+    let Some(place) = Place::with_base("a_context_comes_from_standard_input_too") else { return };
+    place.write("ctx/Dockerfile", "FROM scratch\nCOPY file /file\n");
+    place.write("ctx/file", "piped\n");
+    let feed = |words: &str, command: &str| {
+        let program = place.command("dockless").get_program().to_owned();
+        let script = format!("{command} | \"$0\" {words}");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]).arg(program).current_dir(place.work()).env("DOCKLESS_STATE", place.state());
+        crate::cli::ended(&mut shell)
+    };
+    feed("build -o one -", "tar -C ctx -cz .").ok();
+    assert_eq!(place.read("one/file"), "piped\n");
+    feed("build -o two -f - ctx", "printf 'FROM scratch\\nCOPY file /other\\n'").ok();
+    assert_eq!(place.read("two/other"), "piped\n");
+    let err = feed("build -", "printf 'FROM scratch\\nCOPY file /\\n'").fails_with(3);
+    assert!(err.contains("COPY file /"), "{err}");
+}
+
+#[test]
+fn a_secret_reaches_its_step_and_nothing_else() {
+    let Some(place) = Place::with_base("a_secret_reaches_its_step_and_nothing_else") else { return };
+    place.write(
+        "Dockerfile",
+        "FROM dockless.example/busybox:1\nRUN --mount=type=secret,id=token wc -c </run/secrets/token >/length\n",
+    );
+    let mut command = place.command("dockless");
+    command.args(["build", "-t", "x", "--secret", "id=token,env=TOKEN", "."]).env("TOKEN", "hunter2-hunter2");
+    crate::cli::ended(&mut command).ok();
+    assert_eq!(place.dockless("run --rm x cat /length").ok().trim(), "15");
+    let grep = std::process::Command::new("grep").args(["-rqa", "hunter2"]).arg(place.state()).status().unwrap();
+    assert_eq!(grep.code(), Some(1), "the value is nowhere in the state folder");
+}
