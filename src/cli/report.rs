@@ -145,9 +145,10 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     }
     if let Some(error) = cause.downcast_ref::<store::Error>() {
         return match error {
-            store::Error::Mismatch { .. } | store::Error::Size { .. } | store::Error::Digest(_) => {
-                Some((Exit::Image, None))
-            }
+            store::Error::Missing { .. }
+            | store::Error::Mismatch { .. }
+            | store::Error::Size { .. }
+            | store::Error::Digest(_) => Some((Exit::Image, None)),
             _ => None,
         };
     }

@@ -17,10 +17,12 @@ use super::journal::Records;
 /// system that was unpacked into the output is deeper, and none of our business.
 const DEPTH: usize = 4;
 
-/// One image, with all that leads to it.
+/// One image under the names that it has in one repository, with all that leads to it.
+///
+/// An image that was tagged into two repositories is found twice: each is a product of its own.
 pub struct Found {
     pub image: Image,
-    /// Sorted; empty for an archive that says no name.
+    /// Of one repository, sorted; empty for an archive that says no name.
     pub references: Vec<Reference>,
     /// The archives and layout folders that hold it, in the order they were found.
     pub archives: Vec<PathBuf>,
@@ -45,29 +47,27 @@ pub fn collect(
     tmp: &Path,
     warn: &mut dyn FnMut(String),
 ) -> Result<Vec<Found>, Error> {
-    // By config: the same image in the store and in an archive is one image, however its layers are compressed.
-    let mut named: BTreeMap<Reference, Digest> = BTreeMap::new();
-    let mut found: Vec<Found> = Vec::new();
-    for (reference, id) in records.names() {
-        named.insert(reference.clone(), id);
-        match found.iter_mut().find(|f| f.image.config_digest == id) {
-            Some(known) => known.references.push(reference),
-            None => {
-                // By id: another task that shares the store may have given the name to another image since.
-                let stored = store.find(&id.to_string())?.ok_or_else(|| Error::Gone(reference.clone()))?;
-                found.push(Found {
-                    image: store.load(&stored.descriptor)?,
-                    references: vec![reference],
-                    archives: Vec::new(),
-                    blobs: store.blobs(),
-                });
-            }
+    let named = records.names();
+    let mut found = Vec::new();
+    for (reference, id) in &named {
+        if let Some(known) = position(&mut found, id, Some(reference)) {
+            known.references.push(reference.clone());
+            continue;
         }
+        // By id: another task that shares the store may have given the name to another image since.
+        let stored = store.find(&id.to_string())?.ok_or_else(|| Error::Gone(reference.clone()))?;
+        found.push(Found {
+            image: store.load(&stored.descriptor)?,
+            references: vec![reference.clone()],
+            archives: Vec::new(),
+            blobs: store.blobs(),
+        });
     }
     let mut paths: Vec<PathBuf> = records.archives().into_iter().map(Path::to_owned).filter(|p| p.exists()).collect();
     for folder in folders {
         walk(folder, DEPTH, &mut paths)?;
     }
+    let mut unnamed = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for path in paths {
         // One file under two names, or a folder named twice.
@@ -85,18 +85,23 @@ pub fn collect(
             }
         };
         for (image, references) in opened.images {
-            let id = image.config_digest;
-            if let Some(known) = found.iter_mut().find(|f| f.image.config_digest == id) {
-                known.archives.push(path.clone());
-                known.references.extend(references);
+            if references.is_empty() {
+                unnamed.push((image, path.clone(), opened.blobs.clone()));
                 continue;
             }
-            found.push(Found { image, references, archives: vec![path.clone()], blobs: opened.blobs.clone() });
+            for reference in references {
+                add(&mut found, &image, Some(reference), &path, &opened.blobs);
+            }
         }
+    }
+    // Last, so that they join what has a name.
+    for (image, path, blobs) in unnamed {
+        add(&mut found, &image, None, &path, &blobs);
     }
     for image in &mut found {
         image.references.sort();
         image.references.dedup();
+        image.archives.dedup();
         // A name that was built again stands for the newer image, whatever an older archive says.
         let id = image.image.config_digest;
         image.references.retain(|reference| named.get(reference).is_none_or(|newer| *newer == id));
@@ -109,6 +114,34 @@ pub fn collect(
         ))
     });
     Ok(found)
+}
+
+/// The one that more of the same belongs to: by config, because the same image in the store and in an archive is one
+/// image, however its layers are compressed; and by repository. What has no name belongs to any.
+fn position<'a>(found: &'a mut [Found], id: &Digest, reference: Option<&Reference>) -> Option<&'a mut Found> {
+    found.iter_mut().find(|known| {
+        let same_name = match (known.references.first(), reference) {
+            (Some(known), Some(reference)) => known.name() == reference.name(),
+            (None, Some(_)) => false,
+            (_, None) => true,
+        };
+        known.image.config_digest == *id && same_name
+    })
+}
+
+fn add(found: &mut Vec<Found>, image: &Image, reference: Option<Reference>, path: &Path, blobs: &Arc<dyn BlobStore>) {
+    match position(found, &image.config_digest, reference.as_ref()) {
+        Some(known) => {
+            known.archives.push(path.to_owned());
+            known.references.extend(reference);
+        }
+        None => found.push(Found {
+            image: image.clone(),
+            references: reference.into_iter().collect(),
+            archives: vec![path.to_owned()],
+            blobs: blobs.clone(),
+        }),
+    }
 }
 
 /// Adds files and folders that may be images, sorted by name.

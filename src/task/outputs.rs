@@ -55,10 +55,8 @@ pub fn plan(found: &[Found], config: &Config, defaults: &Wanted, dir: &Path) -> 
     let mut used = vec![false; config.images.len()];
     let mut chosen = Vec::new();
     for (index, image) in found.iter().enumerate() {
-        let entry = entry_of(image, config, dir);
-        if let Some(number) = entry {
-            used[number] = true;
-        }
+        let (entry, matching) = entry_of(image, config, dir);
+        matching.into_iter().for_each(|number| used[number] = true);
         let entry = entry.map(|number| &config.images[number].1);
         if entry.is_some_and(|e| e.skip) {
             continue;
@@ -103,12 +101,16 @@ fn formats(wanted: &Wanted, artifacts: Vec<Artifact>) -> Formats {
     }
 }
 
-/// The entry that is meant: an exact word wins over a glob, then the first in the file.
-fn entry_of(found: &Found, config: &Config, dir: &Path) -> Option<usize> {
+/// The entry that is meant, of all that match: an exact word wins over a glob, then the first in the file.
+fn entry_of(found: &Found, config: &Config, dir: &Path) -> (Option<usize>, Vec<usize>) {
     let words = words(found, dir);
-    let position = |matches: &dyn Fn(&str) -> bool| config.images.iter().position(|(pattern, _)| matches(pattern));
-    position(&|pattern| words.iter().any(|word| word == pattern))
-        .or_else(|| position(&|pattern| words.iter().any(|word| glob::matches(pattern, word).unwrap_or(false))))
+    let matching = |matches: &dyn Fn(&str, &str) -> bool| -> Vec<usize> {
+        let hit = |(_, (pattern, _)): &(usize, &(String, ImageEntry))| words.iter().any(|word| matches(pattern, word));
+        config.images.iter().enumerate().filter(hit).map(|(number, _)| number).collect()
+    };
+    let exact = matching(&|pattern, word| pattern == word);
+    let all = matching(&|pattern, word| pattern == word || glob::matches(pattern, word).unwrap_or(false));
+    (exact.first().or(all.first()).copied(), all)
 }
 
 /// Everything that a pattern may call an image: its names, as people and as registries write them, with and without

@@ -12,7 +12,6 @@ fn images_are_listed_named_inspected_and_removed_as_docker_does_it() {
     docker(&format!("tag {BUSYBOX} acct/app:1")).ok();
     assert_eq!(docker("images -q absent").ok(), "");
     assert_eq!(docker("images --format {{.Repository}}:{{.Tag}} acct/*").ok(), "acct/app:1\n");
-    assert_eq!(docker("inspect -f {{json(.Config.Cmd)}} acct/app:1").code, Some(125), "not Go's syntax");
     assert_eq!(place.run("docker", ["inspect", "-f", "{{json .Config.Cmd}}", "acct/app:1"]).ok(), "[\"sh\"]\n");
     assert_eq!(
         place.run("docker", ["image", "inspect", "--format", "{{index .RepoTags 0}}", "acct/app:1"]).ok(),
@@ -87,7 +86,9 @@ fn files_are_copied_out_of_a_container_that_never_ran() {
     docker("cp c1:/etc/named.txt back").ok();
     assert_eq!(place.read("back"), "new\n");
     let tar = place.command("docker").args(["cp", "c1:/etc/new.txt", "-"]).output().unwrap();
-    assert_eq!(&tar.stdout[..7], b"new.txt");
+    std::fs::write(place.at("one.tar"), tar.stdout).unwrap();
+    let names = std::process::Command::new("tar").args(["-tf", "one.tar"]).current_dir(place.work()).output().unwrap();
+    assert_eq!(names.stdout, b"new.txt\n");
     docker("cp c1:/nowhere .").fails_with(1);
     docker(&format!("create --name c1 {BUSYBOX}")).fails_with(1);
     assert!(docker("ps -a --format {{.Names}}").ok().contains("c1"));

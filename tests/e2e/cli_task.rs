@@ -144,7 +144,7 @@ fn the_tool_variables_are_set_where_they_are_unset() {
 #[test]
 fn img_unpack_of_the_older_tool_finds_the_one_tag_that_was_built() {
     let Some(place) = project("img_unpack_of_the_older_tool_finds_the_one_tag_that_was_built") else { return };
-    place.write("Makefile", "release:\n\timg build -t acct/app:branch .\n\timg unpack -o $(PWD)/release acct/app\n");
+    place.write("Makefile", "release:\n\timg build -t acct/app:branch .\n\timg unpack -o $(CURDIR)/release acct/app\n");
     let ended = place.dockless("task");
     assert!(ended.err.contains("acct/app:branch is meant"), "{}", ended.err);
     ended.ok();

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dockless::base::Digest;
@@ -58,8 +59,12 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// Held while bases are made: all tests keep them in one folder.
+static BASES: Mutex<()> = Mutex::new(());
+
 /// Makes the busybox base's root file system as a tar.
 pub fn busybox_tar(cache: &Path) -> PathBuf {
+    let _alone = BASES.lock().unwrap_or_else(PoisonError::into_inner);
     // `true` takes the place of the dockless that would import it.
     run(Command::new(repository().join("ci/bases")).arg("true").arg(cache));
     cache.join("busybox.tar")
@@ -67,6 +72,7 @@ pub fn busybox_tar(cache: &Path) -> PathBuf {
 
 /// Puts the busybox base into a state folder; returns its tar.
 pub fn import_busybox(state: &Path, cache: &Path) -> PathBuf {
+    let _alone = BASES.lock().unwrap_or_else(PoisonError::into_inner);
     run(Command::new(repository().join("ci/bases")).arg(dockless()).arg(cache).env("DOCKLESS_STATE", state));
     cache.join("busybox.tar")
 }
