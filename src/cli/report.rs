@@ -120,7 +120,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         return Some((if error.process.is_some() { Exit::Step } else { Exit::Dockerfile }, None));
     }
     if let Some(error) = cause.downcast_ref::<registry::Error>() {
-        return Some((Exit::Registry, registry_hint(error)));
+        return Some((Exit::Registry, error.hint()));
     }
     if let Some(error) = cause.downcast_ref::<exec::Error>() {
         return match error {
@@ -158,22 +158,6 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         return Some((Exit::Usage, None));
     }
     None
-}
-
-fn registry_hint(error: &registry::Error) -> Option<String> {
-    match error {
-        registry::Error::Refused(refusal) => match refusal.status {
-            401 | 403 => {
-                Some(format!("`dockless login {}` keeps credentials, once they are accepted", refusal.registry))
-            }
-            429 => Some("a mirror (REGISTRY_MIRRORS) or credentials raise what the registry allows".to_owned()),
-            _ => None,
-        },
-        registry::Error::Unreachable { .. } => {
-            Some("with no way to a registry, `dockless import` and `dockless load` make base images".to_owned())
-        }
-        _ => None,
-    }
 }
 
 /// A failed step: its last lines, the place in the Dockerfile, how it ended. BuildKit's readers know the form.

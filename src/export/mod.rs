@@ -5,6 +5,7 @@ mod archive;
 mod files;
 mod image;
 mod out;
+mod push;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 pub use archive::{docker, oci, oci_dir};
 pub use files::{local, tar};
 pub use image::{Layer, default_config, image, layers, to_store};
+pub use push::push;
 
 use crate::layer::Compression;
 

@@ -15,7 +15,8 @@ use super::challenge::Challenge;
 use super::config::{Place, Plain};
 use super::error::{Error, Result};
 use super::keychain::Search;
-use super::transport::{Call, Host, Transport, Watch, authority, lock};
+use super::transport::{Call, Host, Transport, authority, lock};
+use super::watch::Watch;
 use crate::base::Secret;
 
 /// The spec's word for a token without `expires_in`.

@@ -12,7 +12,8 @@ use super::Credential;
 use super::config::Place;
 use super::error::{Error, Result};
 use super::keychain::{Found, Search};
-use super::transport::{Call, Transport, Watch, authority};
+use super::transport::{Call, Transport, authority};
+use super::watch::Watch;
 use crate::base::{Env, Secret};
 
 const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";

@@ -2,10 +2,8 @@
 //! `auth.json`, `DOCKER_AUTH_CONFIG`. Asked only when a registry wants to know who is there.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde::Deserialize;
@@ -13,14 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::Credential;
 use super::error::{Error, Result};
+use super::helper;
 use crate::base::{Env, Secret, reference::DOCKER_HUB};
 
 /// What `docker login` writes for Docker Hub, and helpers are asked for.
-const HUB_KEY: &str = "https://index.docker.io/v1/";
-/// A helper may ask a person or a network; one that hangs must not hang a pipeline.
-const HELPER_TIME: Duration = Duration::from_secs(60);
-/// A credential is small; what is longer is no credential.
-const HELPER_OUTPUT: u64 = 256 * 1024;
+pub(super) const HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// A credential and where it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +139,7 @@ impl Keychain {
         let helper = file.cred_helpers.iter().find(|(host, _)| canonical(host) == registry).map(|(_, helper)| helper);
         if let Some(helper) = helper.or(file.creds_store.as_ref()).filter(|helper| !helper.is_empty()) {
             let source = format!("docker-credential-{helper} ({name})");
-            match self.ask_helper(helper, registry) {
+            match helper::ask(&self.env, helper, registry) {
                 Ok(Some(credential)) => return Ok(Some(Found { credential, source })),
                 Ok(None) => tried.push(source),
                 Err(reason) => tried.push(format!("{source}: {reason}")),
@@ -166,81 +161,6 @@ impl Keychain {
         }
         tried.push(name.to_owned());
         Ok(None)
-    }
-
-    fn ask_helper(&self, helper: &str, registry: &str) -> std::result::Result<Option<Credential>, String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            username: String,
-            secret: String,
-        }
-        // Helpers look up the very string; for Docker Hub `docker login` stored the old address.
-        let keys: &[&str] = if registry == DOCKER_HUB { &[HUB_KEY, registry] } else { &[registry] };
-        for key in keys {
-            let Some(answer) = self.run_helper(helper, "get", key.as_bytes())? else { continue };
-            // The parser's own message could show a piece of the secret.
-            let answer: Answer = serde_json::from_slice(&answer).map_err(|_| "answered no JSON".to_owned())?;
-            if answer.secret.is_empty() {
-                continue;
-            }
-            return Ok(Some(if answer.username == "<token>" {
-                Credential::IdentityToken(Secret::from(answer.secret))
-            } else {
-                Credential::Password { user: answer.username, password: Secret::from(answer.secret) }
-            }));
-        }
-        Ok(None)
-    }
-
-    /// None when the helper says that it has nothing.
-    fn run_helper(&self, helper: &str, verb: &str, input: &[u8]) -> std::result::Result<Option<Vec<u8>>, String> {
-        let program = format!("docker-credential-{helper}");
-        let path = which::which_in(&program, Some(self.env.path()), self.env.cwd())
-            .map_err(|_| format!("{program} is not in PATH"))?;
-        let mut child = Command::new(path)
-            .arg(verb)
-            .env_clear()
-            .envs(self.env.vars())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that does not read its input may still answer.
-            let _ = stdin.write_all(input);
-        }
-        let stdout = child.stdout.take();
-        let reader = std::thread::spawn(move || {
-            let mut output = Vec::new();
-            if let Some(stdout) = stdout {
-                let _ = stdout.take(HELPER_OUTPUT).read_to_end(&mut output);
-            }
-            output
-        });
-        let deadline = Instant::now() + HELPER_TIME;
-        let status = loop {
-            match child.try_wait().map_err(|error| error.to_string())? {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err(format!("no answer within {} s", HELPER_TIME.as_secs()));
-                }
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        let output = reader.join().map_err(|_| "its output could not be read".to_owned())?;
-        if status.success() {
-            return Ok(Some(output));
-        }
-        let words = String::from_utf8_lossy(&output);
-        if words.contains("credentials not found") || words.contains("no credentials server URL") {
-            return Ok(None);
-        }
-        // Only the first line, and only of a failure: a success would be the secret.
-        Err(format!("{status}: {}", words.lines().next().unwrap_or("").trim()))
     }
 
     fn config_path(&self) -> Option<PathBuf> {
@@ -279,7 +199,7 @@ impl Keychain {
         let text = secret.expose_str().ok_or_else(|| failed("the password is not UTF-8".to_owned()))?;
         if let Some(helper) = helper_of(&config, registry) {
             let input = json!({ "ServerURL": key, "Username": user, "Secret": text }).to_string();
-            self.run_helper(&helper, "store", input.as_bytes())
+            helper::run(&self.env, &helper, "store", input.as_bytes())
                 .map_err(|reason| failed(format!("docker-credential-{helper}: {reason}")))?;
             // As docker does: an empty entry says that the helper holds one.
             put_auth(&mut config, key, Some(json!({})));
@@ -302,8 +222,8 @@ impl Keychain {
         let key = if registry == DOCKER_HUB { HUB_KEY } else { registry };
         let mut erased = false;
         if let Some(helper) = helper_of(&config, registry) {
-            erased |= matches!(self.run_helper(&helper, "get", key.as_bytes()), Ok(Some(_)));
-            self.run_helper(&helper, "erase", key.as_bytes()).map_err(|reason| Error::Credential {
+            erased |= matches!(helper::run(&self.env, &helper, "get", key.as_bytes()), Ok(Some(_)));
+            helper::run(&self.env, &helper, "erase", key.as_bytes()).map_err(|reason| Error::Credential {
                 registry: registry.to_owned(),
                 reason: format!("docker-credential-{helper}: {reason}"),
             })?;

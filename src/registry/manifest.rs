@@ -7,7 +7,8 @@ use url::Url;
 
 use super::config::Place;
 use super::error::{Error, Result};
-use super::transport::{Call, Transport, Watch};
+use super::transport::{Call, Transport};
+use super::watch::Watch;
 use super::{Registry, Resolved};
 use crate::base::{Cancel, Digest, Platform, Reference};
 use crate::image::{Descriptor, Image, Index, Manifest, media_type};
@@ -143,8 +144,8 @@ impl Transport {
         // One header: some registries look at the first only.
         headers.insert(ACCEPT, ACCEPTED.join(", ").parse().unwrap_or(HeaderValue::from_static("*/*")));
         let what = match name.contains(':') {
-            true => format!("manifest of {}@{name}", reference.familiar_name()),
-            false => format!("manifest of {}:{name}", reference.familiar_name()),
+            true => format!("manifest of {}@{name}", reference.repository()),
+            false => format!("manifest of {}:{name}", reference.repository()),
         };
         let call = Call {
             method,
@@ -187,7 +188,7 @@ impl Transport {
         tries: u32,
         watch: Watch<'_>,
     ) -> Result<Document> {
-        let what = format!("manifest of {}:{name}", reference.familiar_name());
+        let what = format!("manifest of {}:{name}", reference.repository());
         let invalid = |reason: String| Error::Invalid { registry: place.host.clone(), what: what.clone(), reason };
         let mut attempt = 0;
         let (headers, bytes) = loop {
@@ -216,7 +217,7 @@ impl Transport {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let what = format!("tags of {}", reference.familiar_name());
+        let what = format!("tags of {}", reference.repository());
         let invalid = |reason: String| Error::Invalid { registry: place.host.clone(), what: what.clone(), reason };
         let mut url = self.address(place, reference, "tags/list", watch)?;
         let mut tags = Vec::new();

@@ -1,28 +1,32 @@
 //! The distribution-spec client: resolves, pulls and pushes images, logs in and out. One `Registry` serves a whole
 //! process; it starts nothing (no runtime, no connection, no certificate is read) before the first request.
 
+mod answer;
 mod auth;
 mod challenge;
 pub mod client;
 mod config;
 mod ecr;
 mod error;
+mod helper;
 mod keychain;
 mod manifest;
 mod pull;
 mod push;
 mod transport;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use ecr::{AwsKeys, region as ecr_region};
 pub use error::{Error, Refusal, Result};
-pub use transport::Patience;
+pub use watch::Patience;
 
 use crate::base::{Cancel, Env, Reference, Secret};
 use crate::image::{Descriptor, Image};
-use transport::{Transport, Watch};
+use transport::Transport;
+use watch::Watch;
 
 /// Layers at once, both ways, as docker has it.
 const AT_ONCE: usize = 4;

@@ -10,7 +10,8 @@ use reqwest::{Method, StatusCode};
 use super::config::Place;
 use super::error::{Error, Result};
 use super::manifest::pull_scope;
-use super::transport::{Call, Pace, Transport, Watch, lock};
+use super::transport::{Call, Transport, lock};
+use super::watch::{Pace, Watch};
 use super::{Registry, Resolved};
 use crate::base::progress::Step;
 use crate::base::{Cancel, Platform, Reference};
@@ -107,7 +108,7 @@ impl Transport {
         watch: Watch<'_>,
     ) -> Result<()> {
         let Descriptor { digest, size, .. } = descriptor;
-        let what = format!("blob {digest} of {}", reference.familiar_name());
+        let what = format!("blob {digest} of {}", reference.repository());
         let url = self.address(place, reference, &format!("blobs/{digest}"), watch)?;
         let invalid = |reason: String| Error::Invalid { registry: place.host.clone(), what: what.clone(), reason };
         let disk = |source| store::Error::Io { path: format!("blob {digest}"), source };

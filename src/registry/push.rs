@@ -16,7 +16,8 @@ use super::config::Place;
 use super::error::{Error, Result};
 use super::manifest::name_of;
 use super::pull::in_parallel;
-use super::transport::{Call, Transport, Watch, lock};
+use super::transport::{Call, Transport, lock};
+use super::watch::Watch;
 use crate::base::progress::{Counter, Step};
 use crate::base::{Cancel, Digest, Reference};
 use crate::image::{Descriptor, Index, Manifest, media_type};
@@ -142,7 +143,7 @@ impl Pusher<'_> {
     }
 
     fn document(&self, descriptor: &Descriptor, bytes: &[u8], name: &str, watch: Watch<'_>) -> Result<()> {
-        let what = format!("push manifest {}:{name}", self.to.familiar_name());
+        let what = format!("push manifest {}:{name}", self.to.repository());
         let url = self.transport.address(self.place, self.to, &format!("manifests/{name}"), watch)?;
         let mut headers = HeaderMap::new();
         if let Ok(media_type) = HeaderValue::from_str(&descriptor.media_type) {
@@ -196,7 +197,7 @@ impl Pusher<'_> {
     }
 
     fn exists(&self, digest: &Digest, watch: Watch<'_>) -> Result<bool> {
-        let what = format!("look for blob {digest} in {}", self.to.familiar_name());
+        let what = format!("look for blob {digest} in {}", self.to.repository());
         let url = self.transport.address(self.place, self.to, &format!("blobs/{digest}"), watch)?;
         let call = self.call(Method::HEAD, url, HeaderMap::new(), &what, self.transport.patience.tries);
         let response = self.transport.send(&call, watch)?;
@@ -215,7 +216,7 @@ impl Pusher<'_> {
         counter: &Mutex<Counter>,
         watch: Watch<'_>,
     ) -> Result<()> {
-        let what = format!("push blob {} to {}", descriptor.digest, self.to.familiar_name());
+        let what = format!("push blob {} to {}", descriptor.digest, self.to.repository());
         match self.begin(&descriptor.digest, &what, watch)? {
             Session::Mounted => Ok(()),
             Session::At(url, headers) => match chunk {

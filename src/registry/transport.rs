@@ -3,87 +3,31 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
 use reqwest::{Body, Client, Method, Response, StatusCode};
 use tokio::runtime::{Handle, Runtime};
 use url::Url;
 
 use super::Settings;
+use super::answer::{is_retryable, retry_after};
 use super::auth::Auth;
 use super::client::{self, causes, is_transient};
 use super::config::{Hosts, Place, Plain, Policy};
 use super::ecr::AwsKeys;
-use super::error::{Error, Refusal, Result};
+use super::error::{Error, Result};
 use super::keychain::Keychain;
-use crate::base::cancel::Cancelled;
-use crate::base::{Cancel, Env};
+use super::watch::{Pace, Patience, SLOWEST, TICK, Watch};
+use crate::base::Env;
 
 /// Redirects after which somebody is playing.
 const HOPS: usize = 10;
-/// What an error's body may say at most.
-const ERROR_BODY: usize = 64 * 1024;
 /// A registry that wants us to wait longer is told that we do not.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// How soon a Ctrl-C is noticed.
-const TICK: Duration = Duration::from_millis(50);
-/// Below this many bytes per second, over the whole patience, a peer is dripping.
-const SLOWEST: u64 = 1024;
-
-/// How long we try.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Attempts at one request, the first included.
-    pub tries: u32,
-    /// Before the second attempt; doubled for each further one.
-    pub delay: Duration,
-    /// Without an answer, or with hardly a byte, for this long: the attempt failed.
-    pub stall: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        // Together some 15 seconds of waiting: longer than a proxy's reload, shorter than a person's patience.
-        Self { tries: 6, delay: Duration::from_millis(500), stall: Duration::from_secs(60) }
-    }
-}
-
-/// What ends a request early: the user, or a sibling that failed.
-#[derive(Clone, Copy)]
-pub(super) struct Watch<'a> {
-    pub cancel: &'a Cancel,
-    pub stop: Option<&'a AtomicBool>,
-}
-
-impl<'a> Watch<'a> {
-    pub fn new(cancel: &'a Cancel) -> Self {
-        Self { cancel, stop: None }
-    }
-
-    pub fn with_stop(self, stop: &'a AtomicBool) -> Self {
-        Self { stop: Some(stop), ..self }
-    }
-
-    pub fn check(&self) -> std::result::Result<(), Cancelled> {
-        if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) { Err(Cancelled) } else { self.cancel.check() }
-    }
-
-    pub fn sleep(&self, time: Duration) -> std::result::Result<(), Cancelled> {
-        let end = Instant::now() + time;
-        loop {
-            self.check()?;
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            self.cancel.wait(left.min(TICK));
-        }
-    }
-}
 
 /// One request, able to be sent again.
 pub(super) struct Call<'a> {
@@ -418,44 +362,6 @@ impl Transport {
             }
         }
     }
-
-    /// The error that an answer is.
-    pub fn refusal(&self, response: Response, call: &Call<'_>, watch: Watch<'_>) -> Error {
-        let status = response.status().as_u16();
-        let limit = rate_limit(response.headers());
-        let credentials = match self.host(&call.place.host) {
-            // Who answers challenges himself holds the lock, and knows his credentials.
-            Ok(host) if call.authorise && matches!(status, 401 | 403 | 404 | 429) => {
-                lock(&host.auth).describe(call.repository)
-            }
-            _ => None,
-        };
-        let message = match self.body_start(response, watch) {
-            Ok(body) => message_of(&body),
-            Err(_) => None,
-        };
-        Error::Refused(Box::new(Refusal {
-            registry: call.place.host.clone(),
-            what: call.what.to_owned(),
-            status,
-            message,
-            credentials,
-            limit,
-        }))
-    }
-
-    fn body_start(&self, mut response: Response, watch: Watch<'_>) -> Result<Vec<u8>> {
-        let mut pace = Pace::new();
-        let mut body = Vec::new();
-        while let Ok(Some(bytes)) = self.chunk(&mut response, &mut pace, watch)? {
-            body.extend_from_slice(&bytes);
-            if body.len() >= ERROR_BODY {
-                body.truncate(ERROR_BODY);
-                break;
-            }
-        }
-        Ok(body)
-    }
 }
 
 impl Drop for Transport {
@@ -467,27 +373,6 @@ impl Drop for Transport {
     }
 }
 
-/// Watches over how fast a body comes.
-pub(super) struct Pace {
-    since: Instant,
-    bytes: u64,
-}
-
-impl Pace {
-    pub fn new() -> Self {
-        Self { since: Instant::now(), bytes: 0 }
-    }
-
-    fn is_dripping(&mut self, bytes: usize, window: Duration) -> bool {
-        self.bytes += bytes as u64;
-        if self.bytes >= SLOWEST * window.as_secs().max(1) {
-            *self = Self::new();
-            return false;
-        }
-        self.since.elapsed() > window
-    }
-}
-
 fn failure(registry: &str, what: &str, error: &reqwest::Error) -> Failure {
     let transient = is_transient(error);
     let error = Error::Unreachable { registry: registry.to_owned(), what: what.to_owned(), cause: causes(error) };
@@ -496,14 +381,6 @@ fn failure(registry: &str, what: &str, error: &reqwest::Error) -> Failure {
 
 fn timed_out(registry: &str, what: &str) -> Error {
     Error::Unreachable { registry: registry.to_owned(), what: what.to_owned(), cause: "timed out".to_owned() }
-}
-
-fn is_retryable(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// `host[:port]` as it stands in a reference.
@@ -537,71 +414,9 @@ fn redirect_target(call: &Call<'_>, url: &Url, response: &Response) -> std::resu
     }
 }
 
-/// What Docker Hub and others say about the quota, for the error message.
-fn rate_limit(headers: &HeaderMap) -> Option<String> {
-    let text = |name: &str| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let remaining = text("ratelimit-remaining").or(text("x-ratelimit-remaining"));
-    match (text("ratelimit-limit").or(text("x-ratelimit-limit")), remaining) {
-        (None, None) => text("retry-after").map(|wait| format!("try again after {wait}")),
-        (limit, remaining) => {
-            Some(format!("rate limit {}, remaining {}", limit.unwrap_or("?"), remaining.unwrap_or("?")))
-        }
-    }
-}
-
-/// The registry's own words: of the spec's JSON, of a token server's, or the first line of a text.
-pub(super) fn message_of(body: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(body);
-    let words = match serde_json::from_slice::<serde_json::Value>(body) {
-        Ok(json) => {
-            let first = json.get("errors").and_then(|errors| errors.get(0)).unwrap_or(&json);
-            let field = |name: &str| first.get(name).and_then(|v| v.as_str()).filter(|v| !v.is_empty());
-            match (field("code"), field("message").or(field("details")).or(field("error_description"))) {
-                (Some(code), Some(message)) => format!("{code}: {message}"),
-                (Some(word), None) | (None, Some(word)) => word.to_owned(),
-                (None, None) => field("error")?.to_owned(),
-            }
-        }
-        // A proxy's page for people helps nobody here.
-        Err(_) if text.trim_start().starts_with('<') => return None,
-        Err(_) => text.lines().map(str::trim).find(|line| !line.is_empty())?.to_owned(),
-    };
-    // Enough for every message of a real registry, too little to flood a log; no control characters for a terminal.
-    Some(words.chars().filter(|c| !c.is_control()).take(300).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_registrys_own_words() {
-        let cases: [(&str, Option<&str>); 8] = [
-            (
-                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
-                Some("MANIFEST_UNKNOWN: manifest unknown"),
-            ),
-            (r#"{"details":"incorrect username or password"}"#, Some("incorrect username or password")),
-            (r#"{"error":"invalid_grant"}"#, Some("invalid_grant")),
-            ("<html><body>no</body></html>", None),
-            ("\n  too many requests\nsecond line", Some("too many requests")),
-            ("\u{1b}[31mred", Some("[31mred")),
-            ("", None),
-            ("{}", None),
-        ];
-        for (body, expected) in cases {
-            assert_eq!(message_of(body.as_bytes()).as_deref(), expected, "{body}");
-        }
-    }
-
-    #[test]
-    fn a_drip_is_noticed_and_a_stream_is_not() {
-        let mut pace = Pace::new();
-        assert!(!pace.is_dripping(1, Duration::from_millis(20)));
-        std::thread::sleep(Duration::from_millis(30));
-        assert!(pace.is_dripping(1, Duration::from_millis(20)));
-        assert!(!pace.is_dripping(4096, Duration::from_millis(20)));
-    }
 
     #[test]
     fn an_authority_is_as_a_reference_has_it() {

@@ -1,6 +1,6 @@
 //! `check`: which versions there are.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use regex::Regex;
 
 use super::git::Repository;
@@ -61,8 +61,9 @@ impl Checker<'_> {
             None => format!("{}:{}", self.source.repository, reference.tag().unwrap_or_default()),
         };
         let found = found.map_err(|error| {
-            let text = format!("failed to fetch digest for image '{shown}': {error}\ndoes the image exist?");
-            anyhow::Error::new(error).context(text)
+            // These words are the original's; what to do about it follows them.
+            let hint = error.hint().map_or_else(String::new, |hint| format!("\n{hint}"));
+            anyhow!("failed to fetch digest for image '{shown}': {error}\ndoes the image exist?{hint}")
         })?;
         Ok(found.map(|descriptor| descriptor.digest))
     }

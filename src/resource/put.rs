@@ -12,8 +12,8 @@ use super::{Outcome, Version, World, build, fields, say, shown_id};
 use crate::base::patterns::glob;
 use crate::base::{Digest, Reference};
 use crate::engine::State;
-use crate::image::{self, Descriptor, Image, ImageConfig, Uniform};
-use crate::layer::Compression;
+use crate::export;
+use crate::image::{self, Descriptor, ImageConfig};
 
 pub fn put(source: &Source, params: &Put, sources: &Path, world: &World<'_>) -> anyhow::Result<Outcome> {
     let name = source.name()?;
@@ -26,7 +26,7 @@ pub fn put(source: &Source, params: &Put, sources: &Path, world: &World<'_>) -> 
     let additional = putter.additional_tags()?;
     let reference = putter.name.with_tag(&tag)?;
     let stored = putter.obtain(&reference)?;
-    let (image, pushed) = putter.push(&stored, &reference)?;
+    let pushed = putter.push(&stored, &reference)?;
     if params.tag_as_latest && tag != LATEST {
         let latest = putter.name.with_tag(LATEST)?;
         putter.state.images().tag(&pushed, &latest)?;
@@ -41,11 +41,12 @@ pub fn put(source: &Source, params: &Put, sources: &Path, world: &World<'_>) -> 
         putter.state.images().tag(&pushed, &reference)?;
         putter.push(&pushed, &reference)?;
     }
+    let id = putter.state.images().load_for(&pushed, &source.platform())?.config_digest;
     // registry-image names the tag with the digest, and its shape is what was asked for.
     let tag = params.image.is_some().then_some(tag);
     Ok(Outcome {
         version: Version { tag, digest: pushed.digest.to_string() },
-        metadata: fields(&[("image", shown_id(&image.config_digest))]),
+        metadata: fields(&[("image", shown_id(&id))]),
     })
 }
 
@@ -237,25 +238,14 @@ impl Putter<'_> {
         }
     }
 
-    /// Pushes under one name; a layer that is stored plain goes up compressed. Returns what was pushed.
-    fn push(&self, stored: &Descriptor, to: &Reference) -> anyhow::Result<(Image, Descriptor)> {
+    fn push(&self, stored: &Descriptor, to: &Reference) -> anyhow::Result<Descriptor> {
         self.world.progress.step(&format!("push {}", to.familiar()), |step| {
-            let images = self.state.images();
-            let blobs = images.blobs();
-            let mut image = images.load_for(stored, &self.source.platform())?;
-            if image.layers.iter().any(|layer| layer.compression() == Compression::Uncompressed) {
-                let gzip = Uniform { compression: Some(Compression::Gzip), ..Uniform::default() };
-                image = image::uniform(&image, blobs.as_ref(), blobs.as_ref(), &gzip, self.world.cancel)?;
-                images.tag(&image.manifest_descriptor, to)?;
-            }
             say(step, format!("The push refers to repository [{}]", to.name()));
-            let root = image.manifest_descriptor.clone();
-            let registry = self.state.registry()?;
-            let pushed = registry
-                .push(&root, blobs.as_ref(), to, &[], step, self.world.cancel)
-                .with_context(|| format!("push {}", to.familiar()))?;
+            let images = self.state.images();
+            let pushed = export::push(images, self.state.registry()?, stored, to, step, self.world.cancel)?;
+            // Pipelines read this line.
             say(step, format!("{}: digest: {} size: {}", to.tag().unwrap_or(LATEST), pushed.digest, pushed.size));
-            Ok((image, pushed))
+            Ok(pushed)
         })
     }
 }

@@ -42,7 +42,7 @@ fn an_account_is_needed_where_it_is_needed() {
     assert_eq!(place.check(json!({ "source": known })).unwrap(), []);
     let error = place.check(json!({ "source": { "repository": repository } })).unwrap_err().to_string();
     assert!(error.starts_with(&format!("failed to fetch digest for image '{repository}:latest': ")), "{error}");
-    assert!(error.contains("401 Unauthorized") && error.ends_with("\ndoes the image exist?"), "{error}");
+    assert!(error.contains("401 Unauthorized") && error.contains("\ndoes the image exist?\nlog in with"), "{error}");
     let wrong = json!({ "repository": repository, "username": USER, "password": "hunter2" });
     let error = format!("{:?}", place.check(json!({ "source": wrong })).unwrap_err());
     assert!(error.contains("401") && !error.contains("hunter2"), "{error}");

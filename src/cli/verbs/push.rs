@@ -4,6 +4,7 @@ use crate::base::{Platform, Reference};
 use crate::cli::exit::{Exit, missing};
 use crate::cli::progress::{Display, Mode};
 use crate::cli::session::{Out, Session};
+use crate::export;
 use crate::registry::{Registry, Settings};
 
 /// Send an image to its registry.
@@ -53,28 +54,20 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
             Some(platform) => store.load_for(&stored.descriptor, platform)?.manifest_descriptor,
             None => stored.descriptor.clone(),
         };
-        if !args.quiet {
-            out.line(format!("The push refers to repository [{}]", name.name()))?;
-        }
-        // Other names of the image on the same registry: there its layers may be mounted from.
-        let mount: Vec<_> = stored
-            .references
-            .iter()
-            .filter(|other| other.registry() == name.registry() && other.repository() != name.repository())
-            .cloned()
-            .collect();
         let display = Display::start(if args.quiet { Mode::Quiet } else { Mode::Auto }, &session.env);
         let pushed = display.progress().step(&format!("push {}", name.familiar()), |step| {
-            Ok::<_, anyhow::Error>(registry.push(&root, &*store.blobs(), &name, &mount, step, &cancel)?)
+            export::push(store, &registry, &root, &name, step, &cancel)
         });
         display.finish();
         let pushed = pushed?;
-        // docker-image-resource and others read this line.
         let tag = name.tag().unwrap_or("latest");
-        out.line(match args.quiet {
-            true => name.to_string(),
-            false => format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size),
-        })?;
+        if args.quiet {
+            out.line(name.to_string())?;
+        } else {
+            // docker-image-resource and others read these lines.
+            out.line(format!("The push refers to repository [{}]", name.name()))?;
+            out.line(format!("{tag}: digest: {} size: {}", pushed.digest, pushed.size))?;
+        }
     }
     out.finish()?;
     Ok(Exit::Success)
