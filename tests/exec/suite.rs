@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use dockless::base::{Cancel, Env, Secret};
@@ -36,7 +37,8 @@ const CASES: &[Case] = &[
     ("no network but loopback", no_network),
     ("daemons end with the step", daemons),
     ("a cancelled step ends, with what it started", cancelled),
-    ("a deaf step is killed in the end only", signals),
+    ("a step may answer a cancellation before it ends", signals),
+    ("a dockless that is killed leaves no process behind", killed),
     ("a step does not see what dockless has open", descriptors),
     ("many layers", many_layers),
     ("a plain directory as root", directory),
@@ -367,6 +369,38 @@ fn cancelled(ground: &Ground) {
     assert!(matches!(outcome.result, Err(Error::Cancelled(_))), "{outcome:?}");
     assert_eq!(outcome.out, "started\n");
     assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+/// Makes this program run an endless step that writes into this directory.
+pub const VICTIM: &str = "DOCKLESS_TEST_VICTIM";
+
+pub fn victim(shared: PathBuf) -> ExitCode {
+    let dir = tempfile::tempdir_in(&shared).unwrap();
+    let choice = exec::probe(dir.path(), exec::THIS_PROGRAM.as_ref()).unwrap().choose(Isolation::Auto).unwrap();
+    let ground = Ground::new(dir, choice);
+    let mount = Mount { target: "/shared".into(), source: MountSource::Bind(shared), read_only: false };
+    let script = "(setsid sh -c 'while :; do echo >>/shared/daemon; sleep 0.01; done' &); \
+                  while :; do echo >>/shared/step; sleep 0.01; done";
+    let _ = ground.run(&ground.root(), &Process { mounts: vec![mount], ..shell(script) });
+    ExitCode::FAILURE
+}
+
+fn killed(ground: &Ground) {
+    let shared = ground.fresh("shared");
+    let mut victim = Command::new("/proc/self/exe").env(VICTIM, &shared).stderr(Stdio::null()).spawn().unwrap();
+    let size = |name: &str| fs::metadata(shared.join(name)).map_or(0, |meta| meta.len());
+    let started = Instant::now();
+    while size("daemon") < 3 || size("step") < 3 {
+        assert!(started.elapsed() < Duration::from_secs(30), "the step has not begun");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    // The sandbox hears of it when the kernel gets to it; after that, nothing may be left to write.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = (size("daemon"), size("step"));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(before, (size("daemon"), size("step")), "something still writes");
 }
 
 fn signals(ground: &Ground) {
