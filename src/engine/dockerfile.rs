@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use super::remote::{self, Fetched};
 use super::{Context, DockerfilePlan, DockerfileSource, NoCache, SolveRequest, State};
 use crate::base::{Platform, Reference};
 use crate::exec;
@@ -15,6 +17,7 @@ use crate::frontend::{self, Input, NamedContext};
 use crate::image;
 use crate::llb::pb;
 use crate::ops::Machine;
+use crate::snapshot::{self, Tree};
 
 /// What was read. The temporary directories live as long as this.
 pub struct Prepared {
@@ -32,28 +35,45 @@ const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
 /// Larger Dockerfiles and ignore files are refused, as BuildKit does with its messages.
 const MAX_TEXT: u64 = 16 << 20;
 
-pub fn prepare(state: &State, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<Prepared> {
+pub fn prepare(
+    state: &State,
+    request: &SolveRequest,
+    plan: &DockerfilePlan,
+    solve: &dyn Fn(pb::Definition) -> anyhow::Result<Arc<dyn Tree>>,
+) -> anyhow::Result<Prepared> {
     let mut tmp = Vec::new();
-    let dir = match &plan.context {
-        Context::Directory(dir) => dir.clone(),
-        Context::Unpacked(dir) => dir.path().to_owned(),
-        Context::Empty => {
-            let empty = Machine::tmp(state)?;
-            let path = empty.path().to_owned();
-            tmp.push(empty);
-            path
-        }
-        Context::Remote(address) => bail!("a build context at an address ({address}) is not supported yet"),
+    let mut empty = || {
+        let dir = Machine::tmp(state)?;
+        let path = dir.path().to_owned();
+        tmp.push(dir);
+        Ok::<_, anyhow::Error>(path)
     };
-    if !dir.is_dir() {
-        bail!("build context {} is not a directory", dir.display());
-    }
-    let (name, text, beside) = request
-        .progress
-        .step("[internal] load build definition from Dockerfile", |_| dockerfile(&plan.dockerfile, &dir))?;
-    let ignore = request.progress.step("[internal] load .dockerignore", |_| ignore_file(beside.as_deref(), &dir))?;
+    let mut source = &plan.dockerfile;
+    let fetched;
+    let (main, remote) = match &plan.context {
+        Context::Directory(dir) => (Files::Directory(dir.clone()), None),
+        Context::Unpacked(dir) => (Files::Directory(dir.path().to_owned()), None),
+        Context::Empty => (Files::Directory(empty()?), None),
+        Context::Remote(address) => match remote::fetch(state, request, plan, address, &mut empty, solve)? {
+            Fetched::Repository(tree) => (Files::Tree(tree), Some(NamedContext::Url(address.clone()))),
+            Fetched::Archive(dir) => (Files::Directory(dir), None),
+            Fetched::Dockerfile(text) => {
+                fetched = DockerfileSource::Text { name: "Dockerfile".to_owned(), text };
+                source = &fetched;
+                (Files::Directory(empty()?), None)
+            }
+        },
+    };
+    main.check()?;
+    let (name, text, beside) =
+        request.progress.step("[internal] load build definition from Dockerfile", |_| dockerfile(source, &main))?;
+    let ignore = request.progress.step("[internal] load .dockerignore", |_| ignore_file(beside.as_deref(), &main))?;
     let mut input = Input::new(name, text, request.epoch);
-    let mut locals = BTreeMap::from([(CONTEXT.to_owned(), dir)]);
+    let mut locals = BTreeMap::new();
+    if let Files::Directory(dir) = main {
+        locals.insert(CONTEXT.to_owned(), dir);
+    }
+    input.main_context = remote;
     input.ignore = ignore;
     input.target.clone_from(&plan.target);
     input.build_args.clone_from(&plan.build_args);
@@ -88,44 +108,80 @@ fn names(platforms: &[Platform]) -> String {
     platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The name that errors show, the text, and the path where it lies, if it does.
-fn dockerfile(source: &DockerfileSource, context: &Path) -> anyhow::Result<(String, Vec<u8>, Option<PathBuf>)> {
-    let read = |path: &Path| {
-        let name = path.strip_prefix(context).unwrap_or(path).display().to_string();
-        match read_text(path) {
-            Ok(Some(text)) => Ok(Some((name, text, Some(path.to_owned())))),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read dockerfile {}", path.display())),
+/// Where the Dockerfile and its ignore file are read from.
+enum Files {
+    Directory(PathBuf),
+    /// A repository that was fetched; paths in it are relative.
+    Tree(Arc<dyn Tree>),
+}
+
+impl Files {
+    fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Directory(dir) if !dir.is_dir() => bail!("build context {} is not a directory", dir.display()),
+            _ => Ok(()),
         }
-    };
-    let missing = |path: &Path| anyhow::anyhow!("there is no Dockerfile at {}", path.display());
+    }
+
+    /// A path in the context; one that is absolute stays what it is.
+    fn at(&self, path: &Path) -> PathBuf {
+        match self {
+            Self::Directory(dir) => dir.join(path),
+            Self::Tree(_) => path.strip_prefix("/").unwrap_or(path).to_owned(),
+        }
+    }
+
+    /// What people call a path: as seen from the context.
+    fn name(&self, path: &Path) -> String {
+        match self {
+            Self::Directory(dir) => path.strip_prefix(dir).unwrap_or(path).display().to_string(),
+            Self::Tree(_) => path.display().to_string(),
+        }
+    }
+
+    /// None where no file is.
+    fn read(&self, path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+        let read = match self {
+            Self::Directory(_) => read_text(path),
+            Self::Tree(tree) => snapshot::read_small(tree.as_ref(), path, MAX_TEXT),
+        };
+        read.with_context(|| format!("read {}", path.display()))
+    }
+}
+
+/// The name that errors show, the text, and the path where it lies, if it does.
+fn dockerfile(source: &DockerfileSource, files: &Files) -> anyhow::Result<(String, Vec<u8>, Option<PathBuf>)> {
+    let read =
+        |path: PathBuf| Ok::<_, anyhow::Error>(files.read(&path)?.map(|text| (files.name(&path), text, Some(path))));
+    let missing = |path: PathBuf| anyhow::anyhow!("there is no Dockerfile at {}", path.display());
     match source {
         DockerfileSource::Text { name, text } => Ok((name.clone(), text.clone().into_bytes(), None)),
-        DockerfileSource::Path(Some(path)) => read(path)?.ok_or_else(|| missing(path)),
+        DockerfileSource::Path(Some(path)) => {
+            let path = files.at(path);
+            read(path.clone())?.ok_or_else(|| missing(path))
+        }
         DockerfileSource::Path(None) => {
             for name in DEFAULT_NAMES {
-                if let Some(found) = read(&context.join(name))? {
+                if let Some(found) = read(files.at(Path::new(name)))? {
                     return Ok(found);
                 }
             }
-            Err(missing(&context.join(DEFAULT_NAMES[0])))
+            Err(missing(files.at(Path::new(DEFAULT_NAMES[0]))))
         }
     }
 }
 
 /// The ignore file that belongs to the Dockerfile, else the context's: its name and text.
-fn ignore_file(dockerfile: Option<&Path>, context: &Path) -> anyhow::Result<Option<(String, String)>> {
+fn ignore_file(dockerfile: Option<&Path>, files: &Files) -> anyhow::Result<Option<(String, String)>> {
     let own = dockerfile.map(|path| {
         let mut own = path.as_os_str().to_owned();
         own.push(".dockerignore");
         PathBuf::from(own)
     });
-    for path in own.into_iter().chain([context.join(".dockerignore")]) {
-        let text = read_text(&path).with_context(|| format!("read {}", path.display()))?;
-        if let Some(text) = text {
-            let name = path.strip_prefix(context).unwrap_or(&path).display().to_string();
+    for path in own.into_iter().chain([files.at(Path::new(".dockerignore"))]) {
+        if let Some(text) = files.read(&path)? {
             let text = String::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?;
-            return Ok(Some((name, text)));
+            return Ok(Some((files.name(&path), text)));
         }
     }
     Ok(None)
@@ -170,7 +226,7 @@ fn named_context(
             if !dir.is_dir() {
                 bail!("{} is not a directory", dir.display());
             }
-            let ignore = ignore_file(None, &dir)?;
+            let ignore = ignore_file(None, &Files::Directory(dir.clone()))?;
             // As buildx does: a context called as the main one must not take its place.
             let source = if matches!(name, CONTEXT | "dockerfile") { format!("_{name}") } else { name.to_owned() };
             locals.insert(source.clone(), dir);
@@ -245,13 +301,14 @@ mod tests {
     fn the_ignore_file_of_the_dockerfile_beats_that_of_the_context() {
         let dir = tempfile::tempdir().unwrap();
         let context = dir.path();
+        let files = Files::Directory(context.to_owned());
         let dockerfile = context.join("build.dockerfile");
-        assert_eq!(ignore_file(Some(&dockerfile), context).unwrap(), None);
+        assert_eq!(ignore_file(Some(&dockerfile), &files).unwrap(), None);
         fs::write(context.join(".dockerignore"), "a").unwrap();
-        let found = ignore_file(Some(&dockerfile), context).unwrap().unwrap();
+        let found = ignore_file(Some(&dockerfile), &files).unwrap().unwrap();
         assert_eq!(found, (".dockerignore".to_owned(), "a".to_owned()));
         fs::write(context.join("build.dockerfile.dockerignore"), "b").unwrap();
-        let found = ignore_file(Some(&dockerfile), context).unwrap().unwrap();
+        let found = ignore_file(Some(&dockerfile), &files).unwrap().unwrap();
         assert_eq!(found, ("build.dockerfile.dockerignore".to_owned(), "b".to_owned()));
     }
 
@@ -259,10 +316,11 @@ mod tests {
     fn the_dockerfile_is_found_and_named_as_people_call_it() {
         let dir = tempfile::tempdir().unwrap();
         let context = dir.path();
-        let missing = dockerfile(&DockerfileSource::Path(None), context).unwrap_err().to_string();
+        let files = Files::Directory(context.to_owned());
+        let missing = dockerfile(&DockerfileSource::Path(None), &files).unwrap_err().to_string();
         assert_eq!(missing, format!("there is no Dockerfile at {}/Dockerfile", context.display()));
         fs::write(context.join("dockerfile"), "FROM scratch").unwrap();
-        let (name, text, path) = dockerfile(&DockerfileSource::Path(None), context).unwrap();
+        let (name, text, path) = dockerfile(&DockerfileSource::Path(None), &files).unwrap();
         assert_eq!((name.as_str(), text.as_slice()), ("dockerfile", &b"FROM scratch"[..]));
         assert_eq!(path, Some(context.join("dockerfile")));
     }

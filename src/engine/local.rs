@@ -43,7 +43,12 @@ impl LocalEngine {
 
     fn dockerfile(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<SolveOutcome> {
         // Holds the temporary directories of the contexts until everything is exported.
-        let prepared = dockerfile::prepare(&self.state, request, plan)?;
+        let prepared = dockerfile::prepare(&self.state, request, plan, &|definition| {
+            let definition = llb::Graph::decode(&definition)?;
+            let resources = Arc::new(self.resources(request));
+            let result = self.solve_graph(&resources, &definition, request)?;
+            resources.tree(&result)
+        })?;
         let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel);
         let built = frontend::build(&prepared.input, &resolver)?;
         let job = Job {
@@ -59,12 +64,17 @@ impl LocalEngine {
         Ok(outcome)
     }
 
-    fn run(&self, request: &SolveRequest, job: Job) -> anyhow::Result<SolveOutcome> {
-        let definition = llb::Graph::decode(&job.definition)?;
+    fn resources(&self, request: &SolveRequest) -> Request {
         let mut resources = Request::new(self.state.clone(), request.progress.clone());
-        resources.locals = job.locals;
         resources.secrets.clone_from(&request.secrets);
         resources.ssh.clone_from(&request.ssh);
+        resources
+    }
+
+    fn run(&self, request: &SolveRequest, job: Job) -> anyhow::Result<SolveOutcome> {
+        let definition = llb::Graph::decode(&job.definition)?;
+        let mut resources = self.resources(request);
+        resources.locals = job.locals;
         resources.shm_size = job.shm_size;
         let resources = Arc::new(resources);
         let result = self.solve_graph(&resources, &definition, request)?;

@@ -8,6 +8,7 @@ mod exports;
 mod failure;
 mod local;
 mod prune;
+mod remote;
 mod resolve;
 mod state;
 mod usage;

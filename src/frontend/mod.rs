@@ -19,8 +19,11 @@ mod suggest;
 mod variables;
 mod words;
 
+use std::collections::BTreeMap;
+
 use crate::base::{Platform, Reference};
 use crate::image::config::ImageConfig;
+use crate::llb::{Builder, pb};
 
 pub use error::{Error, Place};
 pub use input::{Built, Checked, Input, NamedContext, NoCache, Target, Warning};
@@ -41,6 +44,16 @@ pub struct ResolvedImage {
 /// Reads a Dockerfile and plans the build of its target stage.
 pub fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built, Error> {
     plan::build(input, images)
+}
+
+/// What brings a git repository here that a build context's address names; none where it names none.
+pub fn git_context(address: &str, build_args: &BTreeMap<String, String>) -> Result<Option<pb::Definition>, Error> {
+    let draft = plan::git_draft(address, build_args)?;
+    Ok(draft.map(|draft| {
+        let mut builder = Builder::new();
+        let head = builder.output(draft);
+        builder.finish(Some(head))
+    }))
 }
 
 /// Reads a Dockerfile for its mistakes and the rules it breaks; nothing is planned.

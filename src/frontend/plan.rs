@@ -24,6 +24,7 @@ use crate::base::patterns::Matcher;
 use crate::base::{Platform, Reference};
 use crate::llb::build::SourceFile;
 use crate::llb::{Builder, pb};
+pub use contexts::git_draft;
 use stage::StageState;
 
 const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";

@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,7 @@ const AGENT_START: Duration = Duration::from_secs(10);
 /// A forwarded agent; dropping it ends the forwarding.
 pub struct Agent {
     socket: PathBuf,
+    closing: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
     // Ends with its standard input, so it cannot outlive dockless however that ends.
     own: Option<Child>,
@@ -55,8 +58,10 @@ impl Agent {
             // With one id there is nobody else to give it to: the step's user is the same to the kernel.
             tracing::debug!(%error, "the agent's socket keeps its owner");
         }
-        let listener = std::thread::spawn(move || accept(&listener, &agent));
-        Ok(Self { socket, listener: Some(listener), own, _dir: dir })
+        let closing = Arc::new(AtomicBool::new(false));
+        let told = closing.clone();
+        let listener = std::thread::spawn(move || accept(&listener, &agent, &told));
+        Ok(Self { socket, closing, listener: Some(listener), own, _dir: dir })
     }
 
     pub fn socket(&self) -> &Path {
@@ -66,10 +71,9 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // An empty connection wakes the listener, which finds the socket's name gone.
-        let last = UnixStream::connect(&self.socket);
-        let removed = fs::remove_file(&self.socket);
-        if let (Ok(_), Ok(()), Some(listener)) = (last, removed, self.listener.take()) {
+        self.closing.store(true, Ordering::Release);
+        // An empty connection wakes the listener, which then finds that it is over.
+        if let (Ok(_), Some(listener)) = (UnixStream::connect(&self.socket), self.listener.take()) {
             // A panic of the listener has already been printed.
             let _ = listener.join();
         }
@@ -86,11 +90,10 @@ fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-fn accept(listener: &UnixListener, agent: &Path) {
-    let own = listener.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+fn accept(listener: &UnixListener, agent: &Path, closing: &AtomicBool) {
     for connection in listener.incoming() {
         let Ok(connection) = connection else { return };
-        if own.as_ref().is_none_or(|path| !path.exists()) {
+        if closing.load(Ordering::Acquire) {
             return;
         }
         let agent = agent.to_owned();
@@ -128,10 +131,10 @@ fn start(socket: &Path, keys: &[PathBuf], env: &Env) -> anyhow::Result<Child> {
         })
     };
     let (agent, add) = (program("ssh-agent")?, program("ssh-add")?);
-    let mut child = Command::new(agent)
-        .arg("-a")
-        .arg(socket)
-        .arg("cat")
+    // The shell waits for the end of its input, which comes with our own end at the latest, and takes the agent along.
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", r#""$0" -D -a "$1" & cat; kill $!"#])
+        .args([agent.as_os_str(), socket.as_os_str()])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -157,4 +160,65 @@ fn start(socket: &Path, keys: &[PathBuf], env: &Env) -> anyhow::Result<Child> {
         }
     }
     Ok(child)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_step_says_reaches_the_agent_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("real");
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let mut text = String::new();
+                connection.read_to_string(&mut text).unwrap();
+                connection.write_all(text.to_uppercase().as_bytes()).unwrap();
+            }
+        });
+        let option = pb::SshOpt { mode: 0o600, uid: 0, gid: 0, ..pb::SshOpt::default() };
+        let forwarded = Agent::forward(&[socket], &option, tempfile::tempdir().unwrap(), &Env::of([])).unwrap();
+        let path = forwarded.socket().to_owned();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for _ in 0..2 {
+            let mut step = UnixStream::connect(&path).unwrap();
+            step.write_all(b"hello").unwrap();
+            step.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            step.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "HELLO");
+        }
+        drop(forwarded);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn nothing_to_forward_is_said() {
+        let error = Agent::forward(&[], &pb::SshOpt::default(), tempfile::tempdir().unwrap(), &Env::of([]));
+        let message = error.err().unwrap().to_string();
+        assert_eq!(message, "SSH_AUTH_SOCK is not set, and neither a socket nor a key was given");
+    }
+
+    #[test]
+    fn an_agent_started_for_keys_ends_with_the_step() {
+        let env = Env::of([]);
+        let tools = ["ssh-agent", "ssh-add", "ssh-keygen"].map(|name| which::which_in(name, Some(env.path()), "/"));
+        let [Ok(_), Ok(_), Ok(keygen)] = tools else {
+            eprintln!("skip: needs ssh-agent, ssh-add and ssh-keygen");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("key");
+        let made = Command::new(keygen).args(["-q", "-N", "", "-f"]).arg(&key).status().unwrap();
+        assert!(made.success());
+        let agent = Agent::forward(&[key], &pb::SshOpt::default(), tempfile::tempdir().unwrap(), &env).unwrap();
+        let listed = Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", agent.socket()).output().unwrap();
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stdout));
+        let socket = agent._dir.path().join("keys");
+        drop(agent);
+        assert!(UnixStream::connect(socket).is_err(), "the agent is gone");
+    }
 }

@@ -4,6 +4,7 @@
 mod build;
 mod child;
 mod containers;
+mod contexts;
 mod fixture;
 mod processes;
 mod steps;

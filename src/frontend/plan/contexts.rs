@@ -10,7 +10,7 @@ use crate::frontend::error::{Error, Result};
 use crate::frontend::input::NamedContext;
 use crate::frontend::{git, go, ignore};
 use crate::image::config::ImageConfig;
-use crate::llb::build::OpId;
+use crate::llb::build::{Draft, OpId};
 use crate::llb::{Output, caps, file, file::FileActions, pb, source};
 
 /// The main build context.
@@ -108,18 +108,8 @@ impl Planner<'_> {
 
     /// A git repository, or a file at an address.
     fn remote_context(&mut self, address: &str, name: &str) -> Result<Output> {
-        let draft = match git::parse(address)? {
-            Some(parsed) => {
-                let asked = self.input.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(|v| go::parse_bool(v));
-                let keep_git_dir = parsed.keep_git_dir.or(asked).unwrap_or(false);
-                let mut git = source::Git { keep_git_dir, ..parsed.git };
-                if parsed.could_be_local {
-                    git.remote = format!("https://{}", git.remote);
-                }
-                let mut draft = git.draft();
-                draft.name(format!("[internal] load git source {address}"));
-                draft
-            }
+        let draft = match git_draft(address, &self.input.build_args)? {
+            Some(draft) => draft,
             None if address.starts_with("http://") || address.starts_with("https://") => {
                 let mut draft = source::http(address, "context", "");
                 draft.name(name);
@@ -213,4 +203,18 @@ impl Planner<'_> {
         draft.name("[internal] preparing inline document");
         self.builder.output(draft)
     }
+}
+
+/// The source of a git repository's address; none when it is not one.
+pub fn git_draft(address: &str, build_args: &BTreeMap<String, String>) -> Result<Option<Draft>> {
+    let Some(parsed) = git::parse(address)? else { return Ok(None) };
+    let asked = build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").and_then(|v| go::parse_bool(v));
+    let keep_git_dir = parsed.keep_git_dir.or(asked).unwrap_or(false);
+    let mut git = source::Git { keep_git_dir, ..parsed.git };
+    if parsed.could_be_local {
+        git.remote = format!("https://{}", git.remote);
+    }
+    let mut draft = git.draft();
+    draft.name(format!("[internal] load git source {address}"));
+    Ok(Some(draft))
 }
