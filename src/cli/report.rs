@@ -6,7 +6,6 @@ use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use crate::base::cancel::Cancelled;
 use crate::engine::{StepFailed, containers};
 use crate::{exec, frontend, image, registry, store, task};
 
@@ -48,7 +47,8 @@ pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Re
         text.push_str(&config.render(&renderer));
         text.push('\n');
     }
-    if let Some(signal) = Session::caught().filter(|_| error.chain().any(|cause| cause.is::<Cancelled>())) {
+    // Whatever the error says: work that was told to stop fails in many ways.
+    if let Some(signal) = Session::caught() {
         let _ = writeln!(text, "{face}: stopped by {}", signal.as_str());
         return Report { exit: Exit::Process(128 + signal as u8), text };
     }
@@ -119,6 +119,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         // further down the chain.
         return Some((if error.process.is_some() { Exit::Step } else { Exit::Dockerfile }, None));
     }
+    if let Some(registry::Error::Cancelled(_)) = cause.downcast_ref() {
+        return None;
+    }
     if let Some(error) = cause.downcast_ref::<registry::Error>() {
         return Some((Exit::Registry, error.hint()));
     }
@@ -138,7 +141,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     }
     if let Some(error) = cause.downcast_ref::<image::Error>() {
         return match error {
-            image::Error::Blob(_) | image::Error::Cancelled(_) | image::Error::Io { .. } => None,
+            // A transparent error hides what it holds from the chain.
+            image::Error::Blob(inner) => known(inner),
+            image::Error::Cancelled(_) | image::Error::Io { .. } => None,
             image::Error::Reference(_) | image::Error::Ambiguous { .. } => Some((Exit::Usage, None)),
             _ => Some((Exit::Image, None)),
         };

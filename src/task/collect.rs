@@ -1,7 +1,6 @@
 //! Finds every image that a task made: what the journal says was built under a name, and what lies in the output
 //! folders, whichever tool wrote it, recognised by content.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_build;
+mod cli_faces;
 mod cli_images;
 mod cli_task;
 mod expansion;

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::base::{Reference, Secret};
-use crate::cli::exit::{Exit, missing, usage};
+use crate::base::{Env, Reference, Secret};
+use crate::cli::exit::{Exit, Unsupported, missing, usage};
 use crate::cli::flags;
 use crate::cli::progress::Mode;
-use crate::cli::session::Session;
+use crate::cli::session::{Chosen, Session};
 use crate::cli::solve::{self, Build};
 use crate::engine::{Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
 use crate::exec::Network;
@@ -19,9 +19,24 @@ use crate::expand::{self, Archive, Formats};
 use crate::image;
 use crate::task::params::BuildParams;
 
+/// The task's cache folder, where it declared one, is the state folder: what is built stays there for the next time.
+pub fn chosen(env: &Env) -> Chosen {
+    let cache = env.cwd().join("cache");
+    let state = (env.nonempty("DOCKLESS_STATE").is_none() && cache.is_dir()).then_some(cache);
+    Chosen { state, ..Chosen::default() }
+}
+
 pub fn run(session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     let params = BuildParams::read(&session.env).map_err(|error| usage(error.to_string()))?;
+    if params.platforms.as_ref().is_some_and(|list| list.contains(',')) {
+        return Err(Unsupported::new("IMAGE_PLATFORM with several platforms"));
+    }
+    if session.env.nonempty("BUILDKIT_EXTRA_CONFIG").is_some() {
+        session.warn(
+            "BUILDKIT_EXTRA_CONFIG has no effect: there is no buildkitd (see REGISTRY_MIRRORS, LOCAL_CA_CERTIFICATE)",
+        );
+    }
     let cwd = session.env.cwd();
     let context = session.absolute(&params.context);
     if !context.is_dir() {

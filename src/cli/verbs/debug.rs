@@ -69,7 +69,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         }
     };
     let mut out = Out::new();
-    std::io::Write::write_all(&mut out, text.as_bytes())?;
+    out.line(text.trim_end_matches('\n'))?;
     out.finish()?;
     Ok(Exit::Success)
 }

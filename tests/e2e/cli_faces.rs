@@ -1,0 +1,135 @@
+//! The names that dockless answers to beside its own, docker's and img's: `build` of Concourse's older tasks, buildctl,
+//! and the resource's three programs.
+
+use std::process::Stdio;
+
+use crate::cli::{Place, ended, tree};
+use crate::oracle::BUSYBOX;
+
+const DOCKERFILE: &str = "ARG base=dockless.example/busybox:1\nFROM $base AS test\nARG WORD\nRUN echo $WORD > /word\n\
+                          FROM test\nLABEL kind=main\n";
+
+#[test]
+fn build_takes_parameters_and_fills_the_declared_outputs() {
+    let test = "build_takes_parameters_and_fills_the_declared_outputs";
+    let Some(place) = Place::with_base(test) else { return };
+    place.write("src/Dockerfile", DOCKERFILE);
+    for output in ["image", "test"] {
+        std::fs::create_dir(place.at(output)).unwrap();
+    }
+    let mut command = place.command("build");
+    command.envs([
+        ("CONTEXT", "src"),
+        ("BUILD_ARG_WORD", "hello"),
+        ("LABEL_note", "x"),
+        ("ADDITIONAL_TARGETS", "test"),
+        ("UNPACK_ROOTFS", "true"),
+        ("REPOSITORY", "acct/app"),
+        ("TAG", "7"),
+    ]);
+    ended(&mut command).ok();
+    assert_eq!(place.read("image/rootfs/word"), "hello\n");
+    assert_eq!(place.read("test/rootfs/word"), "hello\n");
+    let id = place.read("image/digest");
+    assert_eq!(place.dockless(&format!("inspect -f {{{{.Config.Labels}}}} {id}")).ok(), "map[kind:main note:x]\n");
+    assert_eq!(place.dockless("load -i image/image.tar").ok(), "Loaded image: acct/app:7\n");
+    assert!(tree(&place.at("image")).iter().all(|path| !path.starts_with('.')), "nothing unfinished is left");
+
+    let mut command = place.command("build");
+    command.envs([("CONTEXT", "src"), ("TAG_FILE", "absent")]);
+    assert!(ended(&mut command).fails_with(1).contains("tag file 'absent' does not exist"));
+    let mut command = place.command("build");
+    command.envs([("CONTEXT", "src"), ("IMAGE_PLATFORM", "linux/amd64,linux/arm64")]);
+    assert!(ended(&mut command).fails_with(1).contains("IMAGE_PLATFORM with several platforms is not supported"));
+}
+
+#[test]
+fn build_takes_images_as_arguments_and_keeps_its_state_in_the_cache() {
+    let test = "build_takes_images_as_arguments_and_keeps_its_state_in_the_cache";
+    let Some(place) = Place::with_base(test) else { return };
+    place.write("src/Dockerfile", DOCKERFILE);
+    place.dockless(&format!("save -o base.tar {BUSYBOX}")).ok();
+    for dir in ["image", "cache"] {
+        std::fs::create_dir(place.at(dir)).unwrap();
+    }
+    let mut command = place.command("build");
+    // A state of its own: only the archive brings the base.
+    command.env_remove("DOCKLESS_STATE").envs([
+        ("CONTEXT", "src"),
+        ("IMAGE_ARG_base", "base.tar"),
+        ("OUTPUT_OCI", "true"),
+    ]);
+    ended(&mut command).ok();
+    assert!(place.at("image/image/index.json").is_file() && place.at("image/image.tar").is_file());
+    assert!(place.read("image/digest").starts_with("sha256:"));
+    assert!(place.at("cache/images/index.json").is_file());
+}
+
+#[test]
+fn buildctl_builds_dockerfiles_and_definitions() {
+    let Some(place) = Place::with_base("buildctl_builds_dockerfiles_and_definitions") else { return };
+    place.write("Dockerfile", DOCKERFILE);
+    let buildctl = |words: &str| place.run("buildctl-daemonless.sh", words.split_whitespace());
+    let base = "build --frontend dockerfile.v0 --local context=. --local dockerfile=.";
+    buildctl(&format!("{base} --opt build-arg:WORD=hi --opt target=test --output type=local,dest=out")).ok();
+    assert_eq!(place.read("out/word"), "hi\n");
+    buildctl(&format!("{base} --output type=image,name=acct/x:1")).ok();
+    assert_eq!(place.dockless("images -q acct/x:1").ok().lines().count(), 1);
+    let err = buildctl(&format!("{base} --opt colour=red")).fails_with(1);
+    assert!(err.contains("--opt colour is not supported"), "{err}");
+    let err = buildctl("build").fails_with(1);
+    assert!(err.contains("please specify --frontend or pipe LLB definition to stdin"), "{err}");
+
+    let mut command = place.command("buildctl");
+    command.args(["build", "--output", "type=local,dest=x"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"no definition").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn the_resource_s_programs_speak_json_and_nothing_else() {
+    let place = Place::empty();
+    for (program, args) in [("check", &[][..]), ("in", &["dest"]), ("out", &["src"])] {
+        let mut command = place.command(program);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"{\"source\": {\"tga\": 1}}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{program}");
+        assert!(output.stdout.is_empty(), "{program}");
+        assert!(!output.stderr.is_empty(), "{program}");
+    }
+}
+
+#[test]
+fn every_command_has_help_a_page_and_completions() {
+    let place = Place::empty();
+    let help = place.run("dockless", ["--help"]).ok();
+    for command in ["task", "build", "expand", "doctor", "run", "debug"] {
+        assert!(help.contains(command));
+        assert!(place.run("dockless", [command, "--help"]).ok().contains("Usage: dockless "), "{command}");
+    }
+    assert!(place.run("dockless", ["help", "task"]).ok().contains("dockless.yml (every key may be left out"));
+    place.run("dockless", ["man", "pages"]).ok();
+    assert!(place.at("pages/dockless.1").is_file() && place.at("pages/dockless-build.1").is_file());
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(place.run("dockless", ["completion", shell]).ok().contains("dockless"));
+    }
+
+    let mut command = place.command("dockless");
+    command.arg("images").stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    assert_eq!(ended(&mut command).code, Some(1), "a result that could not be written is a failure");
+}
+
+#[test]
+fn debug_shows_a_dockerfile_from_inside() {
+    let place = Place::empty();
+    place.write("Dockerfile", "FROM scratch\nCOPY a /\n");
+    assert_eq!(place.dockless("debug ast Dockerfile").ok(), "(from \"scratch\")\n(copy \"a\" \"/\")\n");
+    assert!(place.dockless("debug llb Dockerfile").ok().contains("COPY a /"));
+    assert!(place.dockless("debug llb --format dot Dockerfile").ok().starts_with("digraph"));
+    let json = place.dockless("debug llb --format json Dockerfile").ok();
+    serde_json::from_str::<serde_json::Value>(&json).unwrap();
+    place.dockless("debug ast absent").fails_with(8);
+}
