@@ -52,11 +52,17 @@ fn of_one(artifact: &Artifact, ledger: &Ledger) -> anyhow::Result<Vec<Pick>> {
         bail!("{} is not a path inside the output folder", to.display());
     }
     let is_glob = artifact.from.contains(['*', '?', '[']);
-    let (names, into) = if is_glob {
-        (globbed(&artifact.from, ledger)?, true)
+    let (names, into, along) = if is_glob {
+        (globbed(&artifact.from, ledger)?, true, false)
     } else {
-        let into = to.is_some_and(|to| to.as_os_str().as_encoded_bytes().ends_with(b"/"));
-        (vec![PathBuf::from(artifact.from.trim_start_matches('/'))], into)
+        let name = PathBuf::from(artifact.from.trim_start_matches('/'));
+        // The output folder itself: a directory's content goes there, as `COPY dir .` has it.
+        let here = to.is_some_and(|to| to.components().all(|part| part == Component::CurDir));
+        let into = here || to.is_some_and(|to| to.as_os_str().as_encoded_bytes().ends_with(b"/"));
+        match if here { content(&name, ledger)? } else { None } {
+            Some(content) => (content, into, true),
+            None => (vec![name], into, false),
+        }
     };
     if names.is_empty() {
         bail!("nothing in the image matches");
@@ -64,8 +70,8 @@ fn of_one(artifact: &Artifact, ledger: &Ledger) -> anyhow::Result<Vec<Pick>> {
     names
         .into_iter()
         .map(|name| {
-            // A symlink that was asked for by its name stands for what it leads to.
-            let from = ledger.resolve(&name, true)?;
+            // A symlink that was asked for by its name stands for what it leads to; one that comes along is a symlink.
+            let from = ledger.resolve(&name, !along)?;
             if ledger.get(&from).is_none() {
                 bail!("not in the image");
             }
@@ -78,12 +84,19 @@ fn of_one(artifact: &Artifact, ledger: &Ledger) -> anyhow::Result<Vec<Pick>> {
             };
             // Without trailing slashes and dots, so that places can be compared.
             let to: PathBuf = to.components().filter(|part| *part != Component::CurDir).collect();
-            if to.as_os_str().is_empty() {
-                bail!("the output folder itself is no place for it");
-            }
             Ok(Pick { from, to })
         })
         .collect()
+}
+
+/// What is in a directory; none for what is none.
+fn content(name: &Path, ledger: &Ledger) -> anyhow::Result<Option<Vec<PathBuf>>> {
+    let top = ledger.resolve(name, true)?;
+    if !matches!(ledger.get(&top), Some(node) if node.kind == Kind::Directory) {
+        return Ok(None);
+    }
+    let below = ledger.subtree(&top).map(|(path, _)| path);
+    Ok(Some(below.filter(|path| path.parent() == Some(&*top)).map(Path::to_owned).collect()))
 }
 
 /// The topmost paths that a glob means. The part before the first wildcard may lead through symlinks.
@@ -176,6 +189,9 @@ mod tests {
             ("/app/current", None, &[("app/bin/tool", "current")]),
             ("/app", None, &[("app", "app")]),
             ("/", Some("all"), &[("", "all")]),
+            ("/", Some("."), &[("app", "app"), ("lib", "lib"), ("usr", "usr")]),
+            ("/lib", Some("./"), &[("usr/lib/a.so", "a.so"), ("usr/lib/b.so", "b.so"), ("usr/lib/c.txt", "c.txt")]),
+            ("/app/bin/tool", Some("."), &[("app/bin/tool", "tool")]),
             ("/lib/*.so", Some("so"), &[("usr/lib/a.so", "so/a.so"), ("usr/lib/b.so", "so/b.so")]),
             ("**/*.txt", None, &[("usr/lib/c.txt", "c.txt")]),
             ("/app/*", None, &[("app/bin", "bin"), ("app/bin/tool", "current")]),
@@ -196,7 +212,6 @@ mod tests {
             ("/app", Some("../up"), "artifact \"/app\": ../up is not a path inside the output folder"),
             ("/app", Some("/abs"), "artifact \"/app\": /abs is not a path inside the output folder"),
             ("/", None, "artifact \"/\": the whole image needs a name to go to"),
-            ("/app", Some("."), "artifact \"/app\": the output folder itself is no place for it"),
         ];
         for (from, to, message) in cases {
             assert_eq!(format!("{:#}", picked(from, to).unwrap_err()), message);

@@ -14,7 +14,7 @@ use crate::oracle::{self, find};
 const DOCKERFILE: &str = "FROM dockless.example/busybox:1 AS build\nRUN mkdir /out && echo object > /out/a.o && echo log > /out/b.log\n\
                           FROM dockless.example/busybox:1\nCOPY --from=build /out/a.o /lib/a.o\nENV MODE=fast\nUSER 1000:1000\n";
 
-const MAKEFILE: &str = "release:\n\t$(DOCKER) build -t acct/app:1 .\n\timg build --no-console -t acct/tool:2 .\n\
+const MAKEFILE: &str = ".PHONY: release\nrelease:\n\t$(DOCKER) build -t acct/app:1 .\n\timg build --no-console -t acct/tool:2 .\n\
                         \tmkdir -p release\n\timg save -o release/tool.tar acct/tool:2\n\
                         \tbuildctl build --frontend dockerfile.v0 --local context=. --local dockerfile=. \
                         --opt target=build --output type=oci,dest=release/sdk.tar\n";
