@@ -16,7 +16,7 @@ for tool in make bash git jq curl update-ca-certificates; do
 done
 EOF
 
-ARG BINARY=target/release/dockless
+ARG BINARY=target/dockless
 COPY --chmod=0755 ${BINARY} /usr/local/bin/dockless
 
 # One binary answers to every name; the resource finds its three programs where Concourse looks for them.
