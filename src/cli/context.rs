@@ -2,14 +2,11 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::base::Cancel;
+use crate::engine::remote::{is_archive, unpack};
 use crate::engine::{Context, DockerfileSource};
-use crate::layer::{self, DirOptions, DirTarget};
-use crate::sys::Root;
 
 use super::exit::{missing, usage};
 use super::session::Session;
@@ -93,27 +90,12 @@ fn stdin_context(session: &Session, file: Option<&str>) -> anyhow::Result<(Conte
     Ok((Context::Unpacked(dir), source))
 }
 
-fn is_archive(head: &[u8]) -> bool {
-    let magic: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z', 0]];
-    magic.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
-}
-
-/// Files of a context belong to nobody in particular: COPY makes them root's.
-fn unpack(input: impl Read + Send, dir: &Path, cancel: &Cancel) -> anyhow::Result<()> {
-    let options = DirOptions { owners: false, devices: false, xattrs: false };
-    let mut target = DirTarget::new(Root::open(dir)?, options);
-    let mut plain = layer::decompress_any(input)?;
-    layer::apply(&mut plain, None, &mut target, cancel)?;
-    target.finish()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_archives_are_told_from_paths_and_text() {
+    fn addresses_are_told_from_paths() {
         for (text, address) in [
             ("https://h/r.git#main:sub", true),
             ("git@h:r.git", true),
@@ -124,7 +106,5 @@ mod tests {
         ] {
             assert_eq!(is_address(text), address, "{text}");
         }
-        assert!(is_archive(&[0x1f, 0x8b, 8]));
-        assert!(!is_archive(b"FROM scratch\n"));
     }
 }

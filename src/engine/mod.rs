@@ -8,7 +8,7 @@ mod exports;
 mod failure;
 mod local;
 mod prune;
-mod remote;
+pub mod remote;
 mod resolve;
 mod state;
 mod usage;

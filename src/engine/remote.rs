@@ -60,13 +60,14 @@ const HEAD: u64 = 512;
 
 const MAX_DOCKERFILE: u64 = 16 << 20;
 
-fn is_archive(head: &[u8]) -> bool {
+/// Whether a stream that starts like this is a tar, plain or compressed, and not a Dockerfile.
+pub fn is_archive(head: &[u8]) -> bool {
     let compressed: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"];
     compressed.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
 }
 
-/// Files of a context belong to nobody in particular: COPY makes them root's.
-fn unpack(archive: File, dir: &Path, cancel: &Cancel) -> anyhow::Result<()> {
+/// Unpacks a context. Its files belong to nobody in particular: COPY makes them root's.
+pub fn unpack(archive: impl Read + Send, dir: &Path, cancel: &Cancel) -> anyhow::Result<()> {
     let options = DirOptions { owners: false, devices: false, xattrs: false };
     let mut target = DirTarget::new(Root::open(dir)?, options);
     let mut plain = layer::decompress_any(BufReader::new(archive))?;
