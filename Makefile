@@ -13,6 +13,8 @@ VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1
 BUILD_ARGS ?=
 FLY_TARGET ?= dev
 TASK_IMAGE ?= $(IMAGE)
+# For the test programs: a part of a test's name, --show-output.
+TEST_ARGS  ?=
 
 HOST       := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY     := target/$(HOST)/release/dockless
@@ -30,7 +32,7 @@ docker: binary
 
 test:
 	ci/setup
-	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-fail-fast -- $(TEST_ARGS)
 
 release: binary
 	target/dockless task --output release -- $(MAKE) docker
@@ -50,7 +52,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	ci/deps
-	shellcheck ci/setup ci/bases ci/demo ci/deps .ci/run
+	shellcheck ci/setup ci/bases ci/demo ci/deps ci/skips .ci/run
 
 bench:
 	$(MAKE) binary
