@@ -35,11 +35,13 @@ pub struct Place {
     pub log: Arc<Mutex<String>>,
 }
 
-impl Place {
-    pub fn new() -> Self {
+impl Default for Place {
+    fn default() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), vars: Vec::new(), log: Arc::default() }
     }
+}
 
+impl Place {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.vars.push((name.to_owned(), value.into()));
         self

@@ -77,7 +77,7 @@ impl FromStr for Platform {
         let lower = text.trim().to_ascii_lowercase();
         let word = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
         let parts: Vec<&str> = lower.split('/').collect();
-        if !parts.iter().all(|p| word(p)) {
+        if !parts.iter().all(word) {
             return Err(ParsePlatformError(text.to_owned()));
         }
         match parts[..] {

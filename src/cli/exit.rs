@@ -100,7 +100,7 @@ pub struct Unsupported {
 }
 
 impl Unsupported {
-    pub fn new(what: impl Into<String>) -> anyhow::Error {
+    pub fn refuse(what: impl Into<String>) -> anyhow::Error {
         Self { what: what.into(), instead: None }.into()
     }
 

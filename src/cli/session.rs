@@ -128,7 +128,7 @@ impl Session {
         let mut signals = crate::sys::signals::watch(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])?;
         let raised = cancel.clone();
         std::thread::spawn(move || {
-            while let Ok(arrived) = signals.next() {
+            while let Ok(arrived) = signals.wait() {
                 if CAUGHT.set(arrived.signal).is_err() {
                     std::process::exit(128 + arrived.signal as i32);
                 }

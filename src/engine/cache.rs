@@ -211,7 +211,7 @@ mod tests {
         assert!(cache.lock(&key, &late).is_err(), "a cancelled wait ends");
         drop(held);
         drop(cache.lock(&key, &cancel).unwrap());
-        assert_eq!(entries(&dir.path().join("locks")).unwrap(), [PathBuf::new(); 0]);
+        assert_eq!(entries(&dir.path().join("locks")).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -321,13 +321,13 @@ mod tests {
         assert!(first.dir.join("file").exists());
         assert!(!home.join("4711-0").exists());
         drop((first, second));
-        assert_eq!(entries(&home).unwrap(), [PathBuf::new(); 0]);
+        assert_eq!(entries(&home).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]
     fn opening_makes_the_folder_and_nothing_in_it() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(&dir.path().join("a/b"), &Env::default(), Settings::default()).unwrap();
-        assert_eq!(entries(state.dir()).unwrap(), [PathBuf::new(); 0]);
+        assert_eq!(entries(state.dir()).unwrap(), Vec::<PathBuf>::new());
     }
 }

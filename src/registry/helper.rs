@@ -16,7 +16,7 @@ const HELPER_TIME: Duration = Duration::from_secs(60);
 const HELPER_OUTPUT: u64 = 256 * 1024;
 
 /// What a helper knows of a registry.
-pub(super) fn ask(env: &Env, helper: &str, registry: &str) -> std::result::Result<Option<Credential>, String> {
+pub(super) fn ask(env: &Env, helper: &str, registry: &str) -> Result<Option<Credential>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
@@ -42,7 +42,7 @@ pub(super) fn ask(env: &Env, helper: &str, registry: &str) -> std::result::Resul
 }
 
 /// Runs one verb of a helper. None when it says that it has nothing.
-pub(super) fn run(env: &Env, helper: &str, verb: &str, input: &[u8]) -> std::result::Result<Option<Vec<u8>>, String> {
+pub(super) fn run(env: &Env, helper: &str, verb: &str, input: &[u8]) -> Result<Option<Vec<u8>>, String> {
     let program = format!("docker-credential-{helper}");
     let path =
         which::which_in(&program, Some(env.path()), env.cwd()).map_err(|_| format!("{program} is not in PATH"))?;

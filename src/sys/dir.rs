@@ -131,6 +131,7 @@ fn open_for_removal(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -167,7 +168,7 @@ mod tests {
         fs::create_dir_all(tmp.path().join("a/b")).unwrap();
         fs::write(tmp.path().join("a/b/f"), "").unwrap();
         for dir in ["a/b", "a"] {
-            fs::set_permissions(tmp.path().join(dir), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+            fs::set_permissions(tmp.path().join(dir), PermissionsExt::from_mode(0o000)).unwrap();
         }
         let root: OwnedFd = fs::File::open(tmp.path()).unwrap().into();
         remove(&root, "a".as_ref()).unwrap();

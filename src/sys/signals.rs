@@ -66,7 +66,7 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _contex
 
 impl Signals {
     /// Waits for the next one.
-    pub fn next(&mut self) -> io::Result<Arrived> {
+    pub fn wait(&mut self) -> io::Result<Arrived> {
         let mut bytes = [0; 2];
         self.0.read_exact(&mut bytes)?;
         let signal = Signal::try_from(i32::from(bytes[0]))?;
@@ -82,6 +82,6 @@ mod tests {
     fn a_signal_sent_by_a_process_arrives_as_one() {
         let mut signals = watch(&[Signal::SIGUSR2]).unwrap();
         nix::sys::signal::raise(Signal::SIGUSR2).unwrap();
-        assert_eq!(signals.next().unwrap(), Arrived { signal: Signal::SIGUSR2, from_kernel: false });
+        assert_eq!(signals.wait().unwrap(), Arrived { signal: Signal::SIGUSR2, from_kernel: false });
     }
 }

@@ -81,7 +81,7 @@ impl NativeBuild {
         let running = Arc::new(Mutex::new(Some(pid)));
         let target = running.clone();
         std::thread::spawn(move || {
-            while let Ok(arrived) = arriving.next() {
+            while let Ok(arrived) = arriving.wait() {
                 // A terminal has told the whole foreground group already; twice would be a second Ctrl-C.
                 if arrived.from_kernel {
                     continue;

@@ -165,7 +165,7 @@ impl Outcome {
     }
 
     pub fn err(self) -> anyhow::Error {
-        self.result.err().expect("the build must fail")
+        self.result.expect_err("the build must fail")
     }
 
     /// Names of vertices as `cached NAME` or `done NAME`, in the order in which they ended.

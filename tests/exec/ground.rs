@@ -49,7 +49,7 @@ impl Ground {
 
     /// A fresh layer on the base.
     pub fn root(&self) -> RootFs {
-        self.layered(&[self.base.clone()])
+        self.layered(std::slice::from_ref(&self.base))
     }
 
     pub fn layered(&self, lower: &[PathBuf]) -> RootFs {

@@ -177,7 +177,7 @@ fn stubs(ground: &Ground) {
     let bare = ground.fresh("bare");
     fs::create_dir(bare.join("bin")).unwrap();
     fs::copy("/bin/busybox", bare.join("bin/sh")).unwrap();
-    let root = ground.layered(&[bare.clone()]);
+    let root = ground.layered(std::slice::from_ref(&bare));
     let cache = ground.fresh("cache");
     let process = Process {
         mounts: vec![Mount { target: "/var/cache/x".into(), source: MountSource::Bind(cache), read_only: false }],
@@ -203,7 +203,10 @@ fn mounts(ground: &Ground) {
     let file = ground.fresh("file").join("file");
     fs::write(&file, "one file").unwrap();
     let mount = |target: &str, source, read_only| Mount { target: target.into(), source, read_only };
-    let view = |subpath: &str| MountSource::RootFs { root: ground.layered(&[source.clone()]), subpath: subpath.into() };
+    let view = |subpath: &str| MountSource::RootFs {
+        root: ground.layered(std::slice::from_ref(&source)),
+        subpath: subpath.into(),
+    };
     let process = Process {
         mounts: vec![
             mount("/cache", MountSource::Bind(cache.clone()), false),

@@ -295,8 +295,8 @@ fn each_hostile_layer_is_refused_or_harmless_for_every_reader() {
     for Case { name, layer, expected } in cases(&place.outside()) {
         let started = Instant::now();
         let layers = [base(), layer];
-        let directory = place.into_directory(&layers);
-        let (lazy, unpacked) = place.into_snapshot(&layers);
+        let directory = place.to_directory(&layers);
+        let (lazy, unpacked) = place.to_snapshot(&layers);
         for (reader, found) in [("directory", &directory), ("index", &lazy), ("snapshot", &unpacked)] {
             match (&expected, found) {
                 // The index makes nothing, so what only fails when it is made passes it.

@@ -40,7 +40,7 @@ impl Place {
         self.tmp.path().join("outside").to_str().unwrap().to_owned()
     }
 
-    pub fn into_directory(&self, layers: &[Vec<u8>]) -> Result<Listing, String> {
+    pub fn to_directory(&self, layers: &[Vec<u8>]) -> Result<Listing, String> {
         let root = self.tmp.path().join("root");
         let mut target = DirTarget::new(Root::open(&root).unwrap(), DirOptions::default());
         let result = layers
@@ -56,7 +56,7 @@ impl Place {
     }
 
     /// By the index alone, and unpacked.
-    pub fn into_snapshot(&self, layers: &[Vec<u8>]) -> (Result<Listing, String>, Result<Listing, String>) {
+    pub fn to_snapshot(&self, layers: &[Vec<u8>]) -> (Result<Listing, String>, Result<Listing, String>) {
         let root = self.tmp.path().join("root");
         let blobs = MemoryBlobs::new();
         let layers: Vec<_> = layers.iter().map(|layer| blob(&blobs, layer)).collect();

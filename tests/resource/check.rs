@@ -11,7 +11,7 @@ fn the_cursor_comes_first_while_it_exists_and_is_another() {
         return;
     }
     let server = DockerRegistry::open();
-    let place = Place::new();
+    let place = Place::default();
     let source = json!({ "repository": format!("{}/a/b", server.host()) });
     let check = |cursor: Option<&str>| {
         place.check(json!({ "source": source, "version": cursor.map(|d| json!({ "digest": d })) }))
@@ -36,7 +36,7 @@ fn an_account_is_needed_where_it_is_needed() {
         return;
     }
     let server = DockerRegistry::htpasswd();
-    let place = Place::new();
+    let place = Place::default();
     let repository = format!("{}/x", server.host());
     let known = json!({ "repository": repository, "username": USER, "password": PASSWORD });
     assert_eq!(place.check(json!({ "source": known })).unwrap(), []);
@@ -54,7 +54,7 @@ fn an_own_authority_is_trusted_and_a_bad_one_is_named() {
         return;
     }
     let server = DockerRegistry::tls();
-    let place = Place::new();
+    let place = Place::default();
     let source = |certificate: &str| {
         let authority = json!([{ "domain": server.host(), "cert": certificate }]);
         json!({ "source": { "repository": format!("{}/x", server.host()), "ca_certs": authority } })
@@ -72,7 +72,7 @@ fn tags_that_are_versions_come_in_their_order() {
         return;
     }
     let server = DockerRegistry::open();
-    let place = Place::new();
+    let place = Place::default();
     let repository = format!("{}/app", server.host());
     for tag in ["1.2.0-alpine", "1.10.0-alpine", "1.9.0-alpine", "1.9.0", "latest", "2.0.0-rc.1-alpine"] {
         push(&server.reference(&format!("app:{tag}")), tag);
@@ -90,7 +90,7 @@ fn tags_that_are_versions_come_in_their_order() {
 
 #[test]
 fn requests_that_mean_nothing_are_refused() {
-    let place = Place::new();
+    let place = Place::default();
     for (request, expected) in [
         (json!({ "source": {} }), "must specify repository"),
         (json!({ "source": { "repository": "a//b" } }), "malformed repository url"),

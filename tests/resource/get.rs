@@ -12,7 +12,7 @@ fn the_files_are_docker_images() {
     }
     let server = DockerRegistry::open();
     let image = push(&server.reference("a/b:7"), "hello");
-    let place = Place::new();
+    let place = Place::default();
     let repository = format!("{}/a/b", server.host());
     let outcome = place
         .get(json!({
@@ -71,7 +71,7 @@ fn the_files_are_docker_images() {
 
 #[test]
 fn without_a_download_only_the_words_are_there() {
-    let place = Place::new();
+    let place = Place::default();
     let digest = dockless::base::Digest::of("x");
     let request = json!({
         "source": { "repository": "nowhere.example/x" },
@@ -96,7 +96,7 @@ fn registry_images_formats_have_its_files() {
         ("oci-layout", &["digest", "labels.json", "oci", "repository", "tag"]),
     ];
     for (format, expected) in cases {
-        let place = Place::new();
+        let place = Place::default();
         let request = json!({
             "source": { "repository": format!("{}/a/b", server.host()), "tag": "1" },
             "version": { "digest": image.digest, "tag": "1" },
@@ -114,7 +114,7 @@ fn what_is_not_there_leaves_nothing_behind() {
         return;
     }
     let server = DockerRegistry::open();
-    let place = Place::new();
+    let place = Place::default();
     let digest = dockless::base::Digest::of("x");
     let repository = format!("{}/a/b", server.host());
     let error =
@@ -133,14 +133,14 @@ fn what_out_pushed_in_gets() {
     let server = DockerRegistry::open();
     let repository = format!("{}/round", server.host());
     let first = push(&server.reference("round:trip"), "there and back");
-    let place = Place::new();
+    let place = Place::default();
     let source = json!({ "repository": repository, "tag": "trip" });
     place.get(json!({ "source": source, "version": version(&first), "params": { "save": true } })).unwrap();
     // The very image again: the archive that `in` saved, given to `out`.
     let again = place
         .put(json!({ "source": { "repository": repository, "tag": "again" }, "params": { "load": "out" } }))
         .unwrap();
-    let other = Place::new();
+    let other = Place::default();
     other.get(json!({ "source": source, "version": again.version })).unwrap();
     assert_eq!(other.read("out/image-id"), place.read("out/image-id"));
     assert_eq!(other.read("out/rootfs/content"), "there and back");

@@ -56,7 +56,7 @@ fn the_head_has_an_image_or_an_older_one_is_used_or_the_check_fails() {
     let dir = tempfile::tempdir().unwrap();
     let commits = repository(dir.path(), 4);
     let address = format!("file://{}", dir.path().display());
-    let place = Place::new();
+    let place = Place::default();
     let check = |more: Value| place.check(source(&server, &address, more));
     assert_eq!(check(json!({})).unwrap(), [], "no image at all");
     let error = check(json!({ "fail_when_missing": true })).unwrap_err();
@@ -85,7 +85,7 @@ fn a_branch_is_the_named_one_or_master_or_head() {
     let first = push(&server.reference(&format!("app:{}", commits[0])), "first");
     let second = push(&server.reference(&format!("app:{}", commits[1])), "second");
     let address = format!("file://{}", dir.path().display());
-    let place = Place::new();
+    let place = Place::default();
     let check = |more: Value| place.check(source(&server, &address, more));
     assert_eq!(check(json!({})).unwrap(), [version(&second)]);
     assert_eq!(check(json!({ "git_branch": "other" })).unwrap(), [version(&first)]);
@@ -117,7 +117,7 @@ fn git_daemon_serves_it() {
     let _daemon = Server(daemon.unwrap());
     wait_for(port);
     let image = push(&server.reference(&format!("app:{}", commits[0])), "x");
-    let found = Place::new().check(source(&server, &format!("git://127.0.0.1:{port}/repo"), json!({})));
+    let found = Place::default().check(source(&server, &format!("git://127.0.0.1:{port}/repo"), json!({})));
     assert_eq!(found.unwrap(), [version(&image)]);
 }
 
@@ -157,7 +157,7 @@ fn a_private_key_opens_ssh() {
     let address = format!("ssh://{user}@127.0.0.1:{port}{}", repo.display());
     let key = std::fs::read_to_string(path("client")).unwrap();
     let image = push(&server.reference(&format!("app:{}", commits[1])), "x");
-    let place = Place::new();
+    let place = Place::default();
     // As YAML often gives it: the last newline is lost.
     let found = place.check(source(&server, &address, json!({ "git_private_key": key.trim_end() })));
     assert_eq!(found.unwrap(), [version(&image)]);

@@ -16,7 +16,7 @@ fn pull(reference: &Reference) -> Image {
 
 /// A place with a build context in `src`.
 fn with_context(dockerfile: &str) -> Place {
-    let place = Place::new();
+    let place = Place::default();
     place.write("src/Dockerfile", dockerfile);
     place.write("src/file", "content");
     place
@@ -120,7 +120,7 @@ fn a_base_image_is_loaded_instead_of_pulled() {
     }
     let server = DockerRegistry::open();
     let base = push(&server.reference("base:1"), "of the base");
-    let place = Place::new();
+    let place = Place::default();
     let source = json!({ "repository": format!("{}/base", server.host()), "tag": "1" });
     place.get(json!({ "source": source, "version": { "digest": base.digest }, "params": { "save": true } })).unwrap();
     let name = format!("{}/base", server.host());
@@ -128,7 +128,7 @@ fn a_base_image_is_loaded_instead_of_pulled() {
     // The base's registry is gone; only its files are left.
     let server = DockerRegistry::open();
     for params in [json!({ "load_base": "out" }), json!({ "load_bases": ["out"] }), json!({ "cache_from": ["out"] })] {
-        let fresh = Place::new();
+        let fresh = Place::default();
         let copied = std::process::Command::new("cp").arg("-a").arg(place.path("out")).arg(fresh.path("out")).status();
         assert!(copied.unwrap().success());
         fresh.write("src/Dockerfile", format!("FROM {name}:1\nCOPY Dockerfile /\n"));
@@ -146,7 +146,7 @@ fn files_are_loaded_and_imported() {
     }
     let server = DockerRegistry::open();
     let image = push(&server.reference("a/b:7"), "hello");
-    let place = Place::new();
+    let place = Place::default();
     let source = json!({ "repository": format!("{}/a/b", server.host()), "tag": "7" });
     let params = json!({ "save": true, "rootfs": true });
     place.get(json!({ "source": source, "version": { "digest": image.digest }, "params": params })).unwrap();

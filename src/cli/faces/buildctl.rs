@@ -229,7 +229,7 @@ fn dockerfile(
                     };
                     named_contexts.insert(name.to_owned(), value);
                 } else {
-                    return Err(Unsupported::new(format!("--opt {key}")));
+                    return Err(Unsupported::refuse(format!("--opt {key}")));
                 }
             }
         }

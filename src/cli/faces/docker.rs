@@ -236,7 +236,7 @@ fn noop(what: &str, verb: &NoopVerb) -> anyhow::Result<Exit> {
             let names: Vec<&str> = args.names().map(String::as_str).collect();
             lines(&names)
         }
-        NoopVerb::Inspect(_) => Err(Unsupported::new(format!("{what} inspect"))),
+        NoopVerb::Inspect(_) => Err(Unsupported::refuse(format!("{what} inspect"))),
     }
 }
 

@@ -30,7 +30,7 @@ pub fn run(session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     let params = BuildParams::read(&session.env).map_err(|error| usage(error.to_string()))?;
     if params.platforms.as_ref().is_some_and(|list| list.contains(',')) {
-        return Err(Unsupported::new("IMAGE_PLATFORM with several platforms"));
+        return Err(Unsupported::refuse("IMAGE_PLATFORM with several platforms"));
     }
     if session.env.nonempty("BUILDKIT_EXTRA_CONFIG").is_some() {
         session.warn(

@@ -38,7 +38,7 @@ pub fn parse(pieces: Vec<Piece>) -> Result<Vec<Node>> {
     let (nodes, end) = parser.block()?;
     match end {
         End::Eof => Ok(nodes),
-        End::End => wrong("unexpected {{end}}"),
+        End::Block => wrong("unexpected {{end}}"),
         End::Else(_) => wrong("unexpected {{else}}"),
     }
 }
@@ -50,7 +50,7 @@ struct Parser {
 
 enum End {
     Eof,
-    End,
+    Block,
     /// With the words after `else`: `if …`, or nothing.
     Else(Vec<Word>),
 }
@@ -69,7 +69,7 @@ impl Parser {
             match words.first() {
                 None => return wrong("missing value for command"),
                 Some(Word::Name(name)) => match name.as_str() {
-                    "end" => return Ok((nodes, End::End)),
+                    "end" => return Ok((nodes, End::Block)),
                     "else" => return Ok((nodes, End::Else(words[1..].to_vec()))),
                     "if" | "with" | "range" => nodes.push(self.control(name, &words[1..])?),
                     "define" | "template" | "block" | "break" | "continue" => {
@@ -92,10 +92,10 @@ impl Parser {
         let (then, end) = self.block()?;
         let otherwise = match end {
             End::Eof => return wrong(format!("unexpected EOF in {{{{{keyword}}}}}")),
-            End::End => Vec::new(),
+            End::Block => Vec::new(),
             End::Else(more) => match more.first() {
                 None => match self.block()? {
-                    (nodes, End::End) => nodes,
+                    (nodes, End::Block) => nodes,
                     (_, End::Eof) => return wrong(format!("unexpected EOF in {{{{{keyword}}}}}")),
                     (_, End::Else(_)) => return wrong("unexpected {{else}}"),
                 },

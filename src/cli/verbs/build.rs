@@ -162,18 +162,18 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
         return Err(Unsupported::instead("--provenance", "--provenance=false builds without an attestation"));
     }
     if is_on(&args.sbom) {
-        return Err(Unsupported::new("--sbom"));
+        return Err(Unsupported::refuse("--sbom"));
     }
     if let Some(spec) = args.attest.iter().find(|spec| !spec.contains("disabled=true")) {
-        return Err(Unsupported::new(format!("--attest {spec}")));
+        return Err(Unsupported::refuse(format!("--attest {spec}")));
     }
     if args.squash {
-        return Err(Unsupported::new("--squash"));
+        return Err(Unsupported::refuse("--squash"));
     }
     match args.call.as_deref() {
-        _ if args.check => Err(Unsupported::new("--check")),
+        _ if args.check => Err(Unsupported::refuse("--check")),
         None | Some("build") => Ok(()),
-        Some(call) => Err(Unsupported::new(format!("--call={call}"))),
+        Some(call) => Err(Unsupported::refuse(format!("--call={call}"))),
     }
 }
 
@@ -320,7 +320,7 @@ fn annotate(exports: &mut [Export], text: &str) -> anyhow::Result<()> {
     let key = match key.split_once(':') {
         Some(("manifest", key)) => key.to_owned(),
         Some((kind, _)) if kind.contains("index") || kind.contains("descriptor") || kind.contains('[') => {
-            return Err(Unsupported::new(format!("--annotation {kind}:")));
+            return Err(Unsupported::refuse(format!("--annotation {kind}:")));
         }
         _ => key,
     };

@@ -22,7 +22,7 @@ pub struct Args {
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     if let Some(platform) = args.platform.first() {
-        return Err(crate::cli::exit::Unsupported::new(format!("rmi --platform {platform}")));
+        return Err(crate::cli::exit::Unsupported::refuse(format!("rmi --platform {platform}")));
     }
     let mut exit = Exit::Success;
     let mut out = Out::new();

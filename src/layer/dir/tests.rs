@@ -291,7 +291,7 @@ fn attributes_of_a_directory_are_those_of_its_last_entry() {
     first.0.meta.xattrs.insert("user.old".into(), b"1".to_vec());
     second.0.meta.xattrs.insert("user.new".into(), b"2".to_vec());
     let unpacked = unpack(&[vec![first], vec![second]]);
-    let found = meta::read_fd(fs::File::open(unpacked.at("d")).unwrap()).unwrap();
+    let found = meta::read_fd(File::open(unpacked.at("d")).unwrap()).unwrap();
     if unpacked.result.as_ref().unwrap().xattrs.count > 0 {
         eprintln!("skip: needs user xattrs on the temporary directory");
         return;

@@ -163,7 +163,7 @@ fn identity_changes_with_every_change_and_with_nothing_else() {
         ("a new file", &|| place.add("a/h", "")),
         ("a mode", &|| fs::set_permissions(place.at("a/h"), PermissionsExt::from_mode(0o600)).unwrap()),
         ("a directory's mode", &|| fs::set_permissions(place.at("a"), PermissionsExt::from_mode(0o700)).unwrap()),
-        ("an mtime alone", &|| fs::File::open(place.at("a/g")).unwrap().set_modified(SystemTime::now()).unwrap()),
+        ("an mtime alone", &|| File::open(place.at("a/g")).unwrap().set_modified(SystemTime::now()).unwrap()),
         ("a rename", &|| fs::rename(place.at("a/h"), place.at("a/i")).unwrap()),
         ("an empty directory", &|| place.add("e/", "")),
         ("a symlink's target", &|| {
