@@ -54,7 +54,9 @@ impl Env {
 
     /// A path as the user typed it, made absolute against the working directory at start.
     pub fn absolute(&self, path: impl AsRef<Path>) -> PathBuf {
-        self.cwd.join(path)
+        let path = path.as_ref();
+        // Messages show it: `/src` reads better than `/src/.`.
+        if path == Path::new(".") { self.cwd.clone() } else { self.cwd.join(path) }
     }
 
     /// The real user id. Inside a user namespace of our own making this is still the caller's.

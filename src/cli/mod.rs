@@ -54,10 +54,10 @@ pub fn main(env: Env) -> ExitCode {
                 finish(&Session::new(env, Face::Buildctl, Chosen::default()), |session| buildctl::run(args, session))
             })
         }
-        "build" => {
+        "build" => parsed(Face::Build, env, &words, |_: oci_build::OciBuild, env| {
             let chosen = oci_build::chosen(&env);
             finish(&Session::new(env, Face::Build, chosen), oci_build::run)
-        }
+        }),
         "check" | "in" | "out" => {
             // The protocol has no flags: the word before the folder is the program's own name.
             let mut words = words;

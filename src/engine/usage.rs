@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -15,6 +13,7 @@ use crate::image;
 use crate::ops::cache_mount;
 use crate::snapshot::{DeltaId, Snapshot};
 use crate::store::{self, FileLock};
+use crate::sys::disk;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageKind {
@@ -151,18 +150,7 @@ pub(super) fn of_images(state: &State) -> anyhow::Result<BTreeSet<DeltaId>> {
     Ok(needed)
 }
 
-/// What a file or folder takes on disk. What vanishes meanwhile takes nothing.
+/// What a file or folder takes on disk.
 pub(super) fn disk_bytes(path: &Path) -> anyhow::Result<u64> {
-    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let meta = match fs::symlink_metadata(path) {
-        Err(error) if gone(&error) => return Ok(0),
-        meta => meta.with_context(|| format!("look at {}", path.display()))?,
-    };
-    let mut bytes = meta.blocks() * 512;
-    if meta.is_dir() {
-        for entry in entries(path)? {
-            bytes += disk_bytes(&entry)?;
-        }
-    }
-    Ok(bytes)
+    disk::usage(path).with_context(|| format!("look at {}", path.display()))
 }

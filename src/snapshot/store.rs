@@ -31,7 +31,7 @@ use crate::base::Cancel;
 use crate::image::LayerBlob;
 use crate::layer::Compression;
 use crate::store::{BlobStore, lock::FileLock};
-use crate::sys::owner::Ownership;
+use crate::sys::{disk, owner::Ownership};
 
 /// How a snapshot becomes a root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -232,7 +232,7 @@ impl Snapshots {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).at(&path),
             };
-            usages.push(Usage { id: DeltaId(name), bytes: disk_bytes(&path).at(&path)?, last_used });
+            usages.push(Usage { id: DeltaId(name), bytes: disk::usage(&path).at(&path)?, last_used });
         }
         Ok(usages)
     }
@@ -375,7 +375,7 @@ impl Inner {
                 continue;
             }
             let from = deltas.join(&id.0);
-            pruned.bytes += disk_bytes(&from).at(&from)?;
+            pruned.bytes += disk::usage(&from).at(&from)?;
             pruned.deltas += 1;
             // Away in one step, then removed at leisure.
             let to = active.join(&id.0);
@@ -388,7 +388,7 @@ impl Inner {
                     continue;
                 }
                 let from = folder.join(&name);
-                pruned.bytes += disk_bytes(&from).at(&from)?;
+                pruned.bytes += disk::usage(&from).at(&from)?;
                 // A delta of the same name may be there already.
                 fs::rename(&from, active.join(format!("{name}.{kind}"))).at(&from)?;
             }
@@ -421,17 +421,4 @@ pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-/// What a file or folder takes on disk.
-fn disk_bytes(path: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = fs::symlink_metadata(path)?;
-    let mut bytes = meta.blocks() * 512;
-    if meta.is_dir() {
-        for entry in fs::read_dir(path)? {
-            bytes += disk_bytes(&entry?.path())?;
-        }
-    }
-    Ok(bytes)
 }

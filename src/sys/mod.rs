@@ -2,6 +2,7 @@
 //! helped, lives on this floor and nowhere else.
 
 pub mod dir;
+pub mod disk;
 pub mod idmap;
 pub mod meta;
 pub mod mount;

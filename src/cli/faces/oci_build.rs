@@ -19,6 +19,41 @@ use crate::expand::{self, Archive, Formats};
 use crate::image;
 use crate::task::params::BuildParams;
 
+/// Build one Dockerfile, as the task's parameters (environment variables) say.
+///
+/// The program of oci-build-task and builder-task. A result goes to the folder of its name in the working directory,
+/// where there is one: a task declares it as an output.
+#[derive(clap::Parser)]
+#[command(name = "build", disable_version_flag = true, after_help = PARAMETERS)]
+pub struct OciBuild {}
+
+const PARAMETERS: &str = "\
+Parameters:
+  CONTEXT                  build context [default: .]
+  DOCKERFILE               [default: CONTEXT/Dockerfile]
+  BUILD_ARG_name           a build argument
+  BUILD_ARGS_FILE          lines of KEY=VALUE, or a YAML mapping
+  LABEL_name, LABELS_FILE  labels of the image
+  TARGET, TARGET_FILE      stage to build [default: the last]
+  ADDITIONAL_TARGETS       stages to build before it, with commas
+  IMAGE_ARG_name           an image archive or OCI layout for FROM ${name}
+  IMAGE_PLATFORM           os/arch of the image
+  OUTPUT_OCI               true: image/image/, an OCI layout
+  UNPACK_ROOTFS            true: rootfs/ and metadata.json too
+  BUILDKIT_SECRET_id       a file for RUN --mount=type=secret
+  BUILDKIT_SECRETTEXT_id   its text
+  BUILDKIT_SSH             id=path, or default
+  BUILDKIT_ADD_HOSTS       host=ip, with commas
+  REGISTRY_MIRRORS         for docker.io, with commas
+  REPOSITORY, TAG          what the image is called
+  TAG_FILE                 a file that holds the tag
+
+Folders:
+  image/                   image.tar, digest, and what was asked for
+  rootfs/                  rootfs/ and metadata.json
+  STAGE/                   the same of an additional target
+  cache/                   what is kept for the next build";
+
 /// The task's cache folder, where it declared one, is the state folder: what is built stays there for the next time.
 pub fn chosen(env: &Env) -> Chosen {
     let cache = env.cwd().join("cache");

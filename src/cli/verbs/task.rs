@@ -34,7 +34,7 @@ pub struct Args {
     /// Folder to run in
     #[arg(short = 'C', long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Further folder in which archives of other tools are looked for
+    /// Further folder, beside OUTPUT and release/, in which archives of other tools are looked for
     #[arg(long, value_name = "DIR")]
     search: Vec<PathBuf>,
     /// Lay out rootfs/ and metadata.json of every image
@@ -79,9 +79,16 @@ dockless.yml (every key may be left out; an unknown one is an error):
     acct/base:
       skip: true              # built, but not laid out
 
-Parameters (environment): LOCAL_CA_CERTIFICATE (PEM text, trusted by the build and by dockless), UNPACK_ROOTFS,
-OUTPUT_OCI, IMG_UNPACK, DOCKLESS_OUTPUT, and SOURCE_DATE_EPOCH. DOCKER, IMG and BUILDCTL are set for the build where
-they are unset.";
+Parameters (environment):
+  LOCAL_CA_CERTIFICATE  PEM text of an authority that the build and dockless trust
+  UNPACK_ROOTFS         true: as --rootfs (so does IMG_UNPACK)
+  OUTPUT_OCI            true: as --oci
+  DOCKLESS_OUTPUT       as --output
+  SOURCE_DATE_EPOCH     the time of what is built, in seconds since 1970
+  DOCKER_CONFIG, REGISTRY_MIRRORS and others of the build pass through to it.
+For the parameters of oci-build-task (CONTEXT, BUILD_ARG_name, ...) let the task run `build`,
+dockless under another name; `build --help` lists them.
+DOCKER, IMG and BUILDCTL are set for the build where they are unset.";
 
 /// Where the results go when nobody says.
 const OUTPUT: &str = "release";
