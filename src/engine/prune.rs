@@ -1,11 +1,13 @@
 //! Frees what can be made again: build cache, unpacked layers, cache mounts, leftovers of killed processes.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
+use super::cache::entries;
 use super::usage::{disk_bytes, of_containers, of_images};
 use super::{State, containers, state};
 use crate::base::Digest;
@@ -47,7 +49,7 @@ pub fn prune(state: &State, keep: &Keep) -> anyhow::Result<Pruned> {
     records(state, keep, now)?;
     blobs(state, &mut pruned)?;
     if !keep.cache_mounts {
-        for folder in cache_mount::list(&state.cache_mounts_dir())? {
+        for folder in cache_mount::list(&state.cache_mounts_dir()?)? {
             if !is_new(keep, folder.used, now)
                 && let Some(_unused) = FileLock::try_exclusive(&folder.lock)?
             {
@@ -58,9 +60,40 @@ pub fn prune(state: &State, keep: &Keep) -> anyhow::Result<Pruned> {
     }
     if takes_all(keep) {
         pruned.bytes += remove(&state.source_cache_dir())?;
+        foreign(state, &mut pruned)?;
     }
     pruned.removed.sort();
     Ok(pruned)
+}
+
+/// Caches of processes for which owners on disk mean something else: nothing of ours stands on them.
+fn foreign(state: &State, pruned: &mut Pruned) -> anyhow::Result<()> {
+    let (snapshots, mounts) = (state.snapshots()?.dir().to_owned(), state.cache_mounts_dir()?);
+    let is_a = |path: &Path, name: &str| path.file_name().is_some_and(|n| n.as_bytes().starts_with(name.as_bytes()));
+    for path in entries(state.dir())?.into_iter().filter(|path| is_a(path, "snapshots") && *path != snapshots) {
+        let Some(_unused) = FileLock::try_exclusive(&path.join("lock"))? else { continue };
+        give_up(&path, pruned);
+    }
+    for path in entries(&state.dir().join("cache"))?.into_iter().filter(|path| is_a(path, "mounts") && *path != mounts)
+    {
+        let folders = cache_mount::list(&path)?;
+        let locks = folders.iter().map(|folder| FileLock::try_exclusive(&folder.lock));
+        if let Some(_unused) = locks.collect::<Result<Option<Vec<_>>, _>>()? {
+            give_up(&path, pruned);
+        }
+    }
+    Ok(())
+}
+
+/// Removes what may be another user's: not all of it may be ours to remove.
+fn give_up(path: &Path, pruned: &mut Pruned) {
+    match remove(path) {
+        Ok(bytes) => {
+            pruned.bytes += bytes;
+            pruned.removed.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+        Err(error) => tracing::warn!("a cache made under other ids stays: {error:#}"),
+    }
 }
 
 fn takes_all(keep: &Keep) -> bool {

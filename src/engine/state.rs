@@ -16,6 +16,7 @@ use crate::ops::Machine;
 use crate::registry::Registry;
 use crate::snapshot::{Driver, Snapshots};
 use crate::store::{BlobStore, FileLock};
+use crate::sys::{Ownership, process};
 
 /// What the user chose for the whole process.
 #[derive(Debug, Clone, Default)]
@@ -119,13 +120,30 @@ impl State {
     /// Every snapshot, to look at and to write: asks nothing of the place, so that a build of which everything is known,
     /// or that only copies, starts no process.
     pub fn snapshots(&self) -> anyhow::Result<&Snapshots> {
-        self.snapshots.get(|| Ok(Snapshots::open_undecided(&self.snapshots_dir(), self.images.blobs())?))
+        self.snapshots
+            .get(|| Ok(Snapshots::open_undecided(&self.dir.join("snapshots"), self.images.blobs(), self.ownership())?))
+    }
+
+    /// Where owners are kept, as far as that is known before anything is tried; none: on disk if that takes them.
+    fn ownership(&self) -> Option<Ownership> {
+        match self.settings.isolation {
+            Isolation::Ns | Isolation::Chroot => Some(Ownership::Real),
+            Isolation::Ns1 | Isolation::Rewrite => Some(Ownership::Stored),
+            // Who may chown may mostly become another user as well, and then owners are real. Who may not need not be
+            // able to box a step with real owners: there only the place can tell.
+            Isolation::Auto if process::may_only_chown() => self.choice().ok().map(|choice| choice.ownership),
+            Isolation::Auto => None,
+        }
     }
 
     /// The same, for running processes in: how depends on what the place allows, which is probed when first asked.
     pub fn mountable(&self) -> anyhow::Result<&Snapshots> {
-        let snapshots = self.snapshots()?;
-        snapshots.decide(if self.choice()?.overlay { Driver::Overlay } else { Driver::Native });
+        let (snapshots, choice) = (self.snapshots()?, self.choice()?);
+        anyhow::ensure!(
+            snapshots.ownership() == choice.ownership,
+            "files can be given to other users here, but steps cannot run as them; choose --isolation=rewrite",
+        );
+        snapshots.decide(if choice.overlay { Driver::Overlay } else { Driver::Native });
         Ok(snapshots)
     }
 
@@ -142,10 +160,6 @@ impl State {
         &self.cache
     }
 
-    pub(super) fn snapshots_dir(&self) -> PathBuf {
-        self.dir.join("snapshots")
-    }
-
     pub(super) fn containers_dir(&self) -> PathBuf {
         self.dir.join("containers")
     }
@@ -154,8 +168,11 @@ impl State {
         self.dir.join("volumes")
     }
 
-    pub(super) fn cache_mounts_dir(&self) -> PathBuf {
-        self.dir.join("cache/mounts")
+    /// RUN cache mounts: files of steps, which mean to this process what the snapshots do.
+    pub(super) fn cache_mounts_dir(&self) -> anyhow::Result<PathBuf> {
+        let snapshots = self.snapshots()?.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let meaning = snapshots.strip_prefix("snapshots").unwrap_or_default();
+        Ok(self.dir.join(format!("cache/mounts{meaning}")))
     }
 
     pub(super) fn source_cache_dir(&self) -> PathBuf {
@@ -188,7 +205,7 @@ impl Machine for State {
         &self.env
     }
 
-    fn cache_mounts(&self) -> PathBuf {
+    fn cache_mounts(&self) -> anyhow::Result<PathBuf> {
         self.cache_mounts_dir()
     }
 

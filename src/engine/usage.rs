@@ -46,7 +46,7 @@ pub struct Usage {
 pub fn du(state: &State) -> anyhow::Result<Vec<Usage>> {
     let mut all = images(state)?;
     all.extend(snapshots(state)?);
-    for folder in cache_mount::list(&state.cache_mounts_dir())? {
+    for folder in cache_mount::list(&state.cache_mounts_dir()?)? {
         all.push(Usage {
             kind: UsageKind::CacheMount,
             bytes: disk_bytes(&folder.path)?,

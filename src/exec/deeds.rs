@@ -174,7 +174,7 @@ fn write_file(name: &str, content: &[u8], mode: u32, owner: (u32, u32)) -> io::R
         match std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1)) {
             // There is no such id here; emulation shows the step the one that is recorded.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                Owner { uid: owner.0, gid: owner.1, device: None }.set(&file)?;
+                Owner { uid: owner.0, gid: owner.1, ..Owner::default() }.set(&file)?;
             }
             result => result?,
         }

@@ -59,7 +59,7 @@ pub trait Machine: Send + Sync {
     fn registry(&self) -> anyhow::Result<&Registry>;
     fn env(&self) -> &Env;
     /// Where folders of `RUN --mount=type=cache` live.
-    fn cache_mounts(&self) -> PathBuf;
+    fn cache_mounts(&self) -> anyhow::Result<PathBuf>;
     /// Where what is known of files in build contexts, git repositories and downloads is kept.
     fn source_cache(&self, kind: &str) -> PathBuf;
     /// A directory that goes with the value, or with the process.

@@ -160,7 +160,7 @@ fn prepare(request: &Arc<Request>, mount: &pb::Mount, inputs: &[Ref], cancel: &C
         pb::MountType::Cache => {
             let option = mount.cache_opt.clone().unwrap_or_default();
             let first = input(inputs, mount.input).map(|result| request.tree(result)).transpose()?;
-            let folder = request.machine.cache_mounts();
+            let folder = request.machine.cache_mounts()?;
             let selector = first.as_deref().map(|tree| (tree, mount.selector.as_str()));
             What::Cache(CacheMount::open(&folder, &option, &mount.dest, selector, cancel)?)
         }

@@ -214,7 +214,8 @@ mod tests {
         let key = dir.path().join("key");
         let made = Command::new(keygen).args(["-q", "-N", "", "-f"]).arg(&key).status().unwrap();
         assert!(made.success());
-        let agent = Agent::forward(&[key], &pb::SshOpt::default(), tempfile::tempdir().unwrap(), &env).unwrap();
+        let option = pb::SshOpt { mode: 0o600, ..pb::SshOpt::default() };
+        let agent = Agent::forward(&[key], &option, tempfile::tempdir().unwrap(), &env).unwrap();
         let listed = Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", agent.socket()).output().unwrap();
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stdout));
         let socket = agent._dir.path().join("keys");

@@ -155,7 +155,7 @@ impl Active {
             Some(writing) => writing,
             None => {
                 let path = self.place.path().join("fs");
-                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host()?).at(&path)?);
+                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host).at(&path)?);
                 upper.imply_root().at(&path)?;
                 let writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, below);
                 Writing { writer, upper }
@@ -207,7 +207,7 @@ impl Active {
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;
-        if self.snapshots.0.host()?.ownership == Ownership::Stored {
+        if self.snapshots.0.host.ownership == Ownership::Stored {
             let path = place.join("stored");
             fs::write(&path, "").at(&path)?;
         }
@@ -239,6 +239,14 @@ pub(super) fn make_root(path: &Path) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).at(path)
 }
 
+/// Makes a step's root directory what the tree below says, but one that every user may enter: archives of a temporary
+/// folder say 0700, and no builder lets that keep `USER app` from its own programs.
+pub(super) fn open_to_all(delta: &DiskDelta, below: &dyn Tree) -> io::Result<()> {
+    let Some(mut root) = below.lookup(Path::new(""))? else { return Ok(()) };
+    root.meta.mode |= 0o755;
+    delta.set_meta(Path::new(""), &Kind::Directory, &root.meta)
+}
+
 fn overlay(snapshots: &Snapshots, base: &Snapshot, place: &Path) -> Result<RootFs> {
     let (upper, work) = (place.join("fs"), place.join("work"));
     if let Err(error) = fs::create_dir(&work)
@@ -247,11 +255,8 @@ fn overlay(snapshots: &Snapshots, base: &Snapshot, place: &Path) -> Result<RootF
         return Err(error).at(&work);
     }
     // The merged root directory is the upper one: it must look as the layers below have it.
-    let root = snapshots.tree(base).lookup(Path::new("")).at(&upper)?;
-    if let Some(root) = root {
-        let delta = DiskDelta::open(&upper, snapshots.0.host()?).at(&upper)?;
-        delta.set_meta(Path::new(""), &Kind::Directory, &root.meta).at(&upper)?;
-    }
+    let delta = DiskDelta::open(&upper, snapshots.0.host).at(&upper)?;
+    open_to_all(&delta, &*snapshots.tree(base)).at(&upper)?;
     let mut lower = base
         .deltas
         .iter()

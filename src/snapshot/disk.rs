@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::delta::{Answer, Data, Delta, Name, Upper};
+use super::host::{Host, check, is_whiteout, open_for_meta};
 use super::tree::{FileData, Node};
 use crate::sys::owner::{Device, Owner, Ownership, SideTable};
 use crate::sys::{Kind, Meta, meta};
@@ -39,39 +40,6 @@ enum State {
         /// Opaque, or below an opaque one.
         alone: bool,
     },
-}
-
-/// What this host does with files that are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Host {
-    pub ownership: Ownership,
-    /// Whose a new file is.
-    pub uid: u32,
-    pub gid: u32,
-    /// Permissions that a new file does not get.
-    pub umask: u32,
-}
-
-impl Host {
-    /// For looking at files only.
-    pub fn reading(ownership: Ownership) -> Self {
-        Self { ownership, uid: u32::MAX, gid: u32::MAX, umask: 0o7777 }
-    }
-
-    /// Tries what the host allows, on a file without a name.
-    pub fn probe(dir: &Path) -> io::Result<Self> {
-        let mut options = tempfile::Builder::new();
-        options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let file = options.tempfile_in(dir)?;
-        let stat = rustix::fs::fstat(&file)?;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid ^ 1), rustix::fs::Gid::from_raw(stat.st_gid ^ 1));
-        // Any ids but our own: with one id only, or without the privilege, this fails.
-        let ownership = match rustix::fs::fchown(&file, Some(uid), Some(gid)) {
-            Ok(()) => Ownership::Real,
-            Err(_) => Ownership::Stored,
-        };
-        Ok(Self { ownership, uid: stat.st_uid, gid: stat.st_gid, umask: 0o777 & !stat.st_mode })
-    }
 }
 
 /// A delta that is a directory.
@@ -174,53 +142,23 @@ impl DiskDelta {
     /// `name` in `dir`, which is at `path` in the delta.
     fn node(&self, dir: &OwnedFd, name: &OsStr, path: &Path) -> io::Result<Option<Node>> {
         let Some(found) = meta::read(dir, name)? else { return Ok(None) };
-        let inode = (found.links > 1 && found.kind != Kind::Directory).then_some(found.inode);
-        let mut node = Node { kind: found.kind, meta: found.meta, inode };
-        if self.host.ownership == Ownership::Stored && !is_whiteout(&node.kind) {
-            let owner = if carries_owner(&node.kind) {
+        let carries = carries_owner(&found.kind);
+        let entry = || match carries {
+            true => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                Owner::get(rustix::fs::openat(dir, name, flags, Mode::empty())?)?
-            } else {
-                lock(&self.owners).0.get(path).copied()
-            };
-            apply_owner(&mut node, owner.unwrap_or_default());
-        }
-        Ok(Some(node))
-    }
-
-    /// Gives a file that was just made, with this mode, its metadata: each thing that is right already need not be set.
-    fn write_new_meta(&self, file: impl AsFd, meta: &Meta) -> io::Result<()> {
-        let stored = self.host.ownership == Ownership::Stored;
-        if stored && (meta.uid, meta.gid) != (0, 0) {
-            Owner { uid: meta.uid, gid: meta.gid, device: None }.set(&file)?;
-        }
-        let owner = stored || (meta.uid, meta.gid) == (self.host.uid, self.host.gid);
-        let mode = meta.mode & (self.host.umask | !0o777) == 0;
-        check(meta::write_fd(&file, meta, meta::Known { owner, mode })?, meta)
-    }
-
-    /// Gives an open file or directory its metadata, the owner where this delta keeps owners.
-    fn write_meta(&self, file: impl AsFd, meta: &Meta, device: Option<Device>) -> io::Result<()> {
-        let stored = self.host.ownership == Ownership::Stored;
-        let owner = Owner { uid: meta.uid, gid: meta.gid, device };
-        if stored && owner != Owner::default() {
-            owner.set(&file)?;
-        } else if stored {
-            match rustix::fs::fremovexattr(&file, crate::sys::owner::XATTR) {
-                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
-                Err(error) => return Err(error.into()),
+                Owner::get(rustix::fs::openat(dir, name, flags, Mode::empty())?)
             }
-        }
-        let refused = meta::write_fd(&file, meta, meta::Known { owner: stored, mode: false })?;
-        check(refused, meta)
+            false => Ok(lock(&self.owners).0.get(path).copied()),
+        };
+        self.host.node(found, entry).map(Some)
     }
 
-    /// As [`DiskDelta::write_meta`] for what cannot be opened.
+    /// Gives what cannot be opened its metadata.
     fn write_meta_at(&self, dir: &OwnedFd, name: &OsStr, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
         let refused = match self.host.ownership {
             Ownership::Real => meta::write(dir, name, kind, meta)?,
             Ownership::Stored => {
-                let owner = Owner { uid: meta.uid, gid: meta.gid, device: None };
+                let owner = Owner { uid: meta.uid, gid: meta.gid, ..Owner::default() };
                 let mut owners = lock(&self.owners);
                 match owner == Owner::default() {
                     true => owners.0.remove(path),
@@ -278,10 +216,6 @@ fn has_mark(dir: &OwnedFd, name: &str) -> io::Result<bool> {
     }
 }
 
-fn is_whiteout(kind: &Kind) -> bool {
-    matches!(kind, Kind::CharDevice { major: 0, minor: 0 })
-}
-
 /// Whether the type can have an extended attribute of the `user` kind.
 fn carries_owner(kind: &Kind) -> bool {
     matches!(kind, Kind::File { .. } | Kind::Directory)
@@ -293,29 +227,6 @@ fn own_uid() -> u32 {
 
 fn own_gid() -> u32 {
     rustix::process::getegid().as_raw()
-}
-
-/// Lets the owner store have the last word.
-fn apply_owner(node: &mut Node, owner: Owner) {
-    node.meta.uid = owner.uid;
-    node.meta.gid = owner.gid;
-    match owner.device {
-        Some(Device { block: true, major, minor }) => node.kind = Kind::BlockDevice { major, minor },
-        Some(Device { block: false, major, minor }) => node.kind = Kind::CharDevice { major, minor },
-        None => {}
-    }
-}
-
-/// What the host would not take. An owner is never given up silently: another image would be built. An extended
-/// attribute that this file system or user cannot have is, as in BuildKit.
-fn check(refused: meta::Refused, meta: &Meta) -> io::Result<()> {
-    if let Some((name, error)) = refused.xattrs.first() {
-        tracing::debug!(name = %name.display(), %error, "extended attribute not kept");
-    }
-    match refused.owner {
-        Some(error) => Err(io::Error::new(error.kind(), format!("owner {}:{}: {error}", meta.uid, meta.gid))),
-        None => Ok(()),
-    }
 }
 
 impl Delta for DiskDelta {
@@ -339,7 +250,7 @@ impl Delta for DiskDelta {
         let node = self.node(&dir, name, path)?;
         match &node {
             None => {}
-            Some(node) if is_whiteout(&node.kind) => return Ok(Answer { node: None, alone: true }),
+            Some(node) if is_whiteout(&node.kind, &node.meta) => return Ok(Answer { node: None, alone: true }),
             Some(node) if node.is_dir() => alone = alone || self.state(path)? == State::Dir { alone: true },
             Some(_) => alone = true,
         }
@@ -357,8 +268,8 @@ impl Delta for DiskDelta {
             }
             let name = OsString::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
             let whiteout = match entry.file_type() {
-                FileType::CharacterDevice | FileType::Unknown => {
-                    meta::read(&fd, &name)?.is_some_and(|found| is_whiteout(&found.kind))
+                FileType::CharacterDevice | FileType::Socket | FileType::Unknown => {
+                    meta::read(&fd, &name)?.is_some_and(|found| is_whiteout(&found.kind, &found.meta))
                 }
                 _ => false,
             };
@@ -386,7 +297,7 @@ impl Upper for DiskDelta {
     fn make_file(&self, path: &Path, meta: &Meta, size: u64, data: Data<'_>) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(meta.mode & 0o777);
+        let mode = Mode::from_raw_mode(self.host.mode(meta.mode, false) & 0o777);
         let mut file: File = rustix::fs::openat(&*dir, name, flags, mode)?.into();
         match data {
             Data::File(from) => copy_file(from, &mut file, size)?,
@@ -394,11 +305,17 @@ impl Upper for DiskDelta {
                 io::copy(from, &mut file)?;
             }
         }
-        self.write_new_meta(&file, meta)
+        self.host.write_new(&file, meta)
     }
 
     fn make_special(&self, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
+        if is_whiteout(kind, meta) {
+            // Nobody could tell it from a whiteout. No layer holds a socket, so that one is not missed.
+            let message = "a device 0:0 means a removed file here";
+            let refused = || Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            return if *kind == Kind::Socket { Ok(()) } else { refused() };
+        }
         let (file_type, number, device) = match *kind {
             Kind::Symlink { ref target } => {
                 rustix::fs::symlinkat(target, &*dir, name)?;
@@ -418,18 +335,20 @@ impl Upper for DiskDelta {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
         };
-        if device.is_some() && number == 0 {
-            // Nobody could tell it from a whiteout.
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "a device 0:0 means a removed file here"));
+        if device.is_none() || self.host.ownership == Ownership::Real {
+            match rustix::fs::mknodat(&*dir, name, file_type, Mode::from_raw_mode(meta.mode & 0o7777), number) {
+                // Root of a user namespace may give files away, but make no device.
+                Err(Errno::PERM) if device.is_some() => {}
+                result => {
+                    result?;
+                    return self.write_meta_at(&dir, name, path, kind, meta);
+                }
+            }
         }
-        if device.is_some() && self.host.ownership == Ownership::Stored {
-            // An empty file stands for what the host would not let us make.
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?;
-            return self.write_meta(&file, meta, device);
-        }
-        rustix::fs::mknodat(&*dir, name, file_type, Mode::from_raw_mode(meta.mode & 0o7777), number)?;
-        self.write_meta_at(&dir, name, path, kind, meta)
+        // An empty file stands for what the host would not let us make.
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+        self.host.write(&file, meta, false, device)
     }
 
     fn link(&self, existing: &Path, new: &Path) -> io::Result<()> {
@@ -450,13 +369,23 @@ impl Upper for DiskDelta {
                 Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => self.root_implied.store(false, Ordering::Relaxed),
                 Err(error) => return Err(error.into()),
             }
-            return self.write_meta(&root, meta, None);
+            return self.host.write(&root, meta, true, None);
         }
         let (dir, name) = self.place(path)?;
-        if matches!(kind, Kind::File { .. } | Kind::Directory) {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&*dir, name, flags, Mode::empty())?;
-            return self.write_meta(&file, meta, None);
+        // What stands for a device is a file.
+        let device = match *kind {
+            Kind::CharDevice { major, minor } => Some(Device { block: false, major, minor }),
+            Kind::BlockDevice { major, minor } => Some(Device { block: true, major, minor }),
+            _ => None,
+        };
+        let stands_in = || {
+            Ok::<_, io::Error>(
+                FileType::from_raw_mode(rustix::fs::statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode).is_file(),
+            )
+        };
+        if matches!(kind, Kind::File { .. } | Kind::Directory) || device.is_some() && stands_in()? {
+            let file = open_for_meta(&dir, name)?;
+            return self.host.write(&file, meta, *kind == Kind::Directory, device);
         }
         self.write_meta_at(&dir, name, path, kind, meta)
     }
@@ -470,7 +399,11 @@ impl Upper for DiskDelta {
 
     fn whiteout(&self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
-        rustix::fs::mknodat(&*dir, name, FileType::CharacterDevice, Mode::empty(), 0)?;
+        match rustix::fs::mknodat(&*dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
+            // On an overlay, or to a user of an old kernel. No overlay can be mounted of it there, so only we read it.
+            Err(Errno::PERM) => rustix::fs::mknodat(&*dir, name, FileType::Socket, Mode::empty(), 0)?,
+            result => result?,
+        }
         lock(&self.states).remove(path);
         Ok(())
     }
@@ -558,18 +491,5 @@ mod tests {
                 assert_eq!(blocked, expected, "{path}");
             }
         }
-    }
-
-    #[test]
-    fn the_owner_store_speaks_for_the_file() {
-        let mut node = Node {
-            kind: Kind::File { size: 0 },
-            meta: Meta { mode: 0o666, uid: 0, gid: 0, ..Meta::default() },
-            inode: None,
-        };
-        let device = Some(Device { block: false, major: 5, minor: 1 });
-        apply_owner(&mut node, Owner { uid: 1, gid: 2, device });
-        assert_eq!(node.kind, Kind::CharDevice { major: 5, minor: 1 });
-        assert_eq!((node.meta.uid, node.meta.gid, node.meta.mode), (1, 2, 0o666));
     }
 }

@@ -55,11 +55,15 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             super::active::make_root(&root)?;
-            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?);
+            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host).at(&root)?);
             let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
             let copied = Copier::new(snapshots.tree(base)).everything(&mut writer, cancel);
             cancel.check()?;
-            copied.and_then(|()| writer.finish()).and_then(|()| upper.save_owners(&root)).at(&root)?;
+            copied
+                .and_then(|()| writer.finish())
+                .and_then(|()| super::active::open_to_all(&upper, &*snapshots.tree(base)))
+                .and_then(|()| upper.save_owners(&root))
+                .at(&root)?;
         }
         Err(error) => return Err(error).at(&left),
     }
@@ -95,7 +99,7 @@ impl Work {
     /// Writes what changed into `place/fs`.
     pub fn commit(self, snapshots: &Snapshots, base: &Snapshot, place: &Path, cancel: &Cancel) -> Result<()> {
         let after = stamps(&self.root).at(&self.root)?;
-        let host = snapshots.0.host()?;
+        let host = snapshots.0.host;
         let root = DiskDelta::open(&self.root, host).at(&self.root)?;
         let new: Arc<dyn Tree> = Arc::new(Stack::new(vec![Arc::new(root)]));
         let upper = place.join("fs");

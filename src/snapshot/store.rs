@@ -10,7 +10,11 @@
 //! roots/IDENTITY/     native driver: a whole root file system, waiting for the next step
 //! active/RANDOM/      work in progress, locked by its process
 //! locks/              held while a layer is unpacked
+//! meaning             what owners and modes of the files in here mean
 //! ```
+//!
+//! To a process for which they would mean something else (in another user namespace, or with owners kept elsewhere)
+//! the folder is as good as empty: it has one of its own beside, whose name ends with its meaning.
 
 use std::fs;
 use std::io;
@@ -21,8 +25,9 @@ use std::time::{Duration, SystemTime};
 
 use super::active::{Active, View, Workplace};
 use super::delta::{Delta, Stack};
-use super::disk::{DiskDelta, Host};
+use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
+use super::host::Host;
 use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::tree::Tree;
 use super::unpack::LazyLayer;
@@ -79,7 +84,7 @@ pub(super) struct Inner {
     pub dir: PathBuf,
     pub blobs: Arc<dyn BlobStore>,
     driver: OnceLock<Driver>,
-    host: OnceLock<Host>,
+    pub host: Host,
     swept: Once,
     /// Held as long as this value lives: a prune in another process must not take what is used here.
     in_use: Mutex<Option<FileLock>>,
@@ -89,21 +94,26 @@ pub(super) struct Inner {
 }
 
 impl Snapshots {
-    /// Opens or makes the folder. Reads nothing in it.
+    /// Opens or makes the folder.
     pub fn open(dir: &Path, blobs: Arc<dyn BlobStore>, driver: Driver) -> Result<Self> {
-        let this = Self::open_undecided(dir, blobs)?;
+        let this = Self::open_undecided(dir, blobs, None)?;
         this.decide(driver);
         Ok(this)
     }
 
     /// As [`Snapshots::open`], for when nobody has had to ask the machine yet what it can mount. Until
-    /// [`Snapshots::decide`] says otherwise it is overlay, which only a process in a snapshot would notice.
-    pub fn open_undecided(dir: &Path, blobs: Arc<dyn BlobStore>) -> Result<Self> {
+    /// [`Snapshots::decide`] says otherwise it is overlay, which only a process in a snapshot would notice. Owners are
+    /// kept where `ownership` says, or on disk if that takes them.
+    pub fn open_undecided(dir: &Path, blobs: Arc<dyn BlobStore>, ownership: Option<Ownership>) -> Result<Self> {
+        fs::create_dir_all(dir).at(dir)?;
+        let host = Host::probe(dir, ownership).at(dir)?;
+        let meaning = host.meaning().at(dir)?;
+        let dir = home(dir, &meaning)?;
         let inner = Inner {
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             blobs,
             driver: OnceLock::new(),
-            host: OnceLock::new(),
+            host,
             swept: Once::new(),
             in_use: Mutex::default(),
             indexed: AtomicUsize::new(0),
@@ -116,6 +126,16 @@ impl Snapshots {
         let this = Self(Arc::new(inner));
         *this.0.hold() = Some(FileLock::shared(&dir.join("lock"), &Cancel::new())?);
         Ok(this)
+    }
+
+    /// Where owners are kept.
+    pub fn ownership(&self) -> Ownership {
+        self.0.host.ownership
+    }
+
+    /// The folder that all this is in: the one that was asked for, or one beside it.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
     }
 
     /// How roots of processes are made from now on; the first word counts.
@@ -306,22 +326,6 @@ impl Inner {
         DiskDelta::open(&fs, Host::reading(ownership)).at(&fs)
     }
 
-    /// What this host allows; tried once in a process's life.
-    pub fn host(&self) -> Result<Host> {
-        if let Some(host) = self.host.get() {
-            return Ok(*host);
-        }
-        let active = self.dir.join("active");
-        let host = Host::probe(&active).at(&active)?;
-        Ok(*self.host.get_or_init(|| host))
-    }
-
-    #[cfg(test)]
-    pub fn set_ownership(&self, ownership: Ownership) {
-        let host = Host::probe(&self.dir.join("active")).expect("a folder to write in");
-        self.host.set(Host { ownership, ..host }).expect("set before it is asked for");
-    }
-
     /// Whether the delta is there; notes that it was used.
     fn touch(&self, dir: &Path) -> Result<bool> {
         let modified = match fs::symlink_metadata(dir).and_then(|meta| meta.modified()) {
@@ -407,6 +411,32 @@ impl Inner {
     }
 }
 
+/// The folder for files with this meaning: the one that was asked for, if it has none yet or this one.
+fn home(dir: &Path, meaning: &str) -> Result<PathBuf> {
+    let note = dir.join("meaning");
+    let noted = match fs::read_to_string(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let new = tempfile::NamedTempFile::new_in(dir).at(dir)?;
+            fs::write(new.path(), meaning).at(&note)?;
+            match new.persist_noclobber(&note) {
+                Ok(_) => meaning.to_owned(),
+                // Another process was faster.
+                Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+                    fs::read_to_string(&note).at(&note)?
+                }
+                Err(error) => return Err(error.error).at(&note),
+            }
+        }
+        other => other.at(&note)?,
+    };
+    if noted == meaning {
+        return Ok(dir.to_owned());
+    }
+    let mut beside = dir.as_os_str().to_owned();
+    beside.push(format!("-{meaning}"));
+    Ok(beside.into())
+}
+
 /// Names in a folder of ours, sorted; none when it is not there.
 pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -421,4 +451,27 @@ pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_would_mean_something_else_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("snapshots");
+        let open = |ownership| {
+            let blobs = Arc::new(crate::store::MemoryBlobs::new());
+            Snapshots::open_undecided(&ours, blobs, Some(ownership)).unwrap()
+        };
+        let first = open(Ownership::Stored);
+        assert_eq!(first.dir(), ours, "the first to come");
+        let real = open(Ownership::Real);
+        assert_ne!(real.dir(), ours, "owners are another's");
+        assert_eq!(open(Ownership::Stored).dir(), ours, "the same again");
+        assert_eq!(open(Ownership::Real).dir(), real.dir());
+        let made = first.prepare(&Snapshot::scratch()).unwrap().commit(&Cancel::new()).unwrap();
+        assert!(open(Ownership::Stored).load(&first.save(&made)).unwrap().is_some());
+        assert!(real.load(&first.save(&made)).unwrap().is_none(), "as good as pruned");
+    }
 }

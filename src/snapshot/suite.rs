@@ -26,8 +26,8 @@ struct Case {
 fn open(name: &'static str, driver: Driver, ownership: Ownership) -> Case {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Arc::new(MemoryBlobs::new());
-    let snapshots = Snapshots::open(dir.path(), Arc::clone(&blobs) as Arc<_>, driver).unwrap();
-    snapshots.0.set_ownership(ownership);
+    let snapshots = Snapshots::open_undecided(dir.path(), Arc::clone(&blobs) as Arc<_>, Some(ownership)).unwrap();
+    snapshots.decide(driver);
     Case { name, snapshots, blobs, _dir: dir }
 }
 

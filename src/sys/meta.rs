@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+/// The attribute that holds a file's capabilities.
+pub const CAPABILITY: &str = "security.capability";
+
 /// Seconds and nanoseconds since 1970; seconds may be negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mtime {
@@ -175,7 +178,7 @@ pub fn is_private_xattr(name: &OsStr) -> bool {
     let name = name.as_bytes();
     match name.strip_prefix(b"system.") {
         Some(rest) => !rest.starts_with(b"posix_acl_"),
-        None => name != b"security.capability" && PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
+        None => name != CAPABILITY.as_bytes() && PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
     }
 }
 
@@ -329,7 +332,9 @@ fn values(
 ) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let mut xattrs = BTreeMap::new();
     for name in names {
-        if is_private_xattr(&name) {
+        // What the host refused is kept under a name of ours, and shown under its own.
+        let shown = name.as_bytes().strip_prefix(super::owner::REFUSED_XATTR.as_bytes()).map(OsStr::from_bytes);
+        if shown.is_none() && is_private_xattr(&name) {
             continue;
         }
         // XATTR_SIZE_MAX
@@ -338,7 +343,7 @@ fn values(
             Ok(length) => {
                 buffer.truncate(length);
                 buffer.shrink_to_fit();
-                xattrs.insert(name, buffer);
+                xattrs.insert(shown.map_or_else(|| name.clone(), OsStr::to_owned), buffer);
             }
             // Gone since it was listed, or not for us to see.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}

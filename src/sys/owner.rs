@@ -2,7 +2,8 @@
 //!
 //! Regular files and directories carry their entry as an extended attribute, so it survives rename, hard links and
 //! overlay copy-up. What cannot carry one (symlinks, fifos, sockets) has a line in a table beside the delta
-//! directory. Permission bits are never stored: the disk has them, setuid included.
+//! directory. Permission bits are the disk's, setuid included, but for those that would lock dockless itself out where
+//! it has no privilege over them: there the disk has wider ones, and the entry the true ones.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,8 +18,11 @@ use rustix::io::Errno;
 /// The attribute's name. Never shown to a step, never written to a layer.
 pub const XATTR: &str = "user.dockless.stat";
 
-/// No entry is longer than this: two ids, a letter, two numbers.
-const MAX_ENTRY: usize = 64;
+/// Before the name of an attribute that the host refuses: `security.capability` is kept as this and that.
+pub const REFUSED_XATTR: &str = "user.dockless.x.";
+
+/// No entry is longer than this: two ids, a letter, two numbers, a mode.
+const MAX_ENTRY: usize = 80;
 
 /// Where ownership is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,13 +34,16 @@ pub enum Ownership {
     Stored,
 }
 
-/// What the store says of one file, as text `uid:gid`, for a device `uid:gid:c:major:minor` (or `b`).
+/// What the store says of one file, as text `uid:gid`, for a device `uid:gid:c:major:minor` (or `b`), with `:m:mode`
+/// at the end where the disk has another mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
     pub uid: u32,
     pub gid: u32,
     /// The device node that an empty regular file stands for.
     pub device: Option<Device>,
+    /// Permission bits, setuid, setgid and sticky, where the disk's are wider.
+    pub mode: Option<u32>,
 }
 
 /// A device node that could not be made.
@@ -56,6 +63,9 @@ impl Owner {
             // Writing to a String cannot fail.
             let _ = write!(text, ":{letter}:{}:{}", device.major, device.minor);
         }
+        if let Some(mode) = self.mode {
+            let _ = write!(text, ":m:{mode:o}");
+        }
         text
     }
 
@@ -64,19 +74,25 @@ impl Owner {
         let mut words = std::str::from_utf8(text).ok()?.split(':');
         let uid = words.next()?.parse().ok()?;
         let gid = words.next()?.parse().ok()?;
-        let device = match words.next() {
-            None => None,
-            Some(letter) => Some(Device {
-                block: match letter {
-                    "b" => true,
-                    "c" => false,
-                    _ => return None,
-                },
-                major: words.next()?.parse().ok()?,
-                minor: words.next()?.parse().ok()?,
-            }),
+        let mut letter = words.next();
+        let device = match letter {
+            Some(kind @ ("b" | "c")) => {
+                let device = Device {
+                    block: kind == "b",
+                    major: words.next()?.parse().ok()?,
+                    minor: words.next()?.parse().ok()?,
+                };
+                letter = words.next();
+                Some(device)
+            }
+            _ => None,
         };
-        words.next().is_none().then_some(Self { uid, gid, device })
+        let mode = match letter {
+            None => None,
+            Some("m") => Some(u32::from_str_radix(words.next()?, 8).ok().filter(|mode| *mode <= 0o7777)?),
+            Some(_) => return None,
+        };
+        words.next().is_none().then_some(Self { uid, gid, device, mode })
     }
 
     /// Reads the entry of a file or directory by any descriptor, `O_PATH` included; none when it has none or cannot
@@ -194,9 +210,14 @@ mod tests {
         let device = |block, major, minor| Some(Device { block, major, minor });
         for (text, owner, why) in [
             ("0:0", Some(Owner::default()), "root's"),
-            ("33:4294967295", Some(Owner { uid: 33, gid: u32::MAX, device: None }), "ids are 32 bits wide"),
-            ("0:6:b:259:3", Some(Owner { uid: 0, gid: 6, device: device(true, 259, 3) }), "a disk"),
-            ("0:0:c:1:3", Some(Owner { uid: 0, gid: 0, device: device(false, 1, 3) }), "a null device"),
+            ("33:4294967295", Some(Owner { uid: 33, gid: u32::MAX, ..Owner::default() }), "ids are 32 bits wide"),
+            ("0:6:b:259:3", Some(Owner { gid: 6, device: device(true, 259, 3), ..Owner::default() }), "a disk"),
+            ("0:0:c:1:3", Some(Owner { device: device(false, 1, 3), ..Owner::default() }), "a null device"),
+            ("1:2:m:4111", Some(Owner { uid: 1, gid: 2, device: None, mode: Some(0o4111) }), "nobody may read it"),
+            ("0:6:b:8:0:m:0", Some(Owner { uid: 0, gid: 6, device: device(true, 8, 0), mode: Some(0) }), "both"),
+            ("0:0:m:8", None, "modes are octal"),
+            ("0:0:m:10000", None, "a mode has no type"),
+            ("0:0:m:1:c:1:3", None, "the device comes first"),
             ("0", None, "no group"),
             ("0:0:x:1:3", None, "no such type"),
             ("0:0:c:1", None, "no minor number"),
@@ -213,7 +234,7 @@ mod tests {
     #[test]
     fn an_entry_is_read_back_by_any_descriptor() {
         let dir = tempfile::tempdir().unwrap();
-        let owner = Owner { uid: 33, gid: 34, device: None };
+        let owner = Owner { uid: 33, gid: 34, ..Owner::default() };
         let file = std::fs::File::create(dir.path().join("f")).unwrap();
         assert_eq!(Owner::get(&file).unwrap(), None);
         if owner.set(&file).is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP)) {
@@ -233,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let delta = dir.path().join("fs");
         assert_eq!(SideTable::load(&delta).unwrap(), SideTable::default());
-        let table = SideTable([("a b\nc".into(), Owner { uid: 1, gid: 2, device: None })].into());
+        let table = SideTable([("a b\nc".into(), Owner { uid: 1, gid: 2, ..Owner::default() })].into());
         table.store(&delta).unwrap();
         assert_eq!(SideTable::load(&delta).unwrap(), table);
         SideTable::default().store(&delta).unwrap();

@@ -4,6 +4,7 @@ use std::io;
 
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::unistd::{ForkResult, Pid};
+use rustix::thread::CapabilitySet;
 
 /// Forks a process that has one thread. None in the child, the child's id in the parent.
 pub fn fork() -> io::Result<Option<Pid>> {
@@ -53,6 +54,13 @@ pub fn close_inherited() -> io::Result<()> {
         let _ = nix::unistd::close(number);
     }
     Ok(())
+}
+
+/// Whether this process may give files away, but lacks another right of those that root has in a container.
+pub fn may_only_chown() -> bool {
+    let others = CapabilitySet::FOWNER | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SYS_CHROOT;
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN) && !sets.effective.contains(others))
 }
 
 /// A number that a process inherits from its parent, keeps over execve, and shares among its threads: the soft limit

@@ -231,7 +231,7 @@ impl Supervisor {
         let parent = self.files.know(place.directory.try_clone()?)?;
         let inherits = u32::from(parent.stat.stx_mode) & libc::S_ISGID != 0;
         let gid = if inherits { parent.owner.unwrap_or_default().gid } else { who.group.files };
-        Ok(Owner { uid: who.user.files, gid, device: None })
+        Ok(Owner { uid: who.user.files, gid, ..Owner::default() })
     }
 
     /// Records the owner of what was just made.
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn only_root_gives_files_away() {
         let user = Credentials::new(1000, 1000, vec![27]);
-        let own = |uid, gid| Owner { uid, gid, device: None };
+        let own = |uid, gid| Owner { uid, gid, ..Owner::default() };
         for (who, before, after, expected, why) in [
             (&user, own(1000, 1000), own(1000, 27), true, "to a group of one's own"),
             (&user, own(1000, 1000), own(1000, 28), false, "to a foreign group"),
