@@ -8,7 +8,7 @@ use std::path::Path;
 
 use annotate_snippets::Renderer;
 use dockless::base::{Digest, Epoch, Platform, Reference};
-use dockless::frontend::{self, ImageConfigs, Input, NamedContext, NoCache, ResolvedImage};
+use dockless::frontend::{self, Answer, Checked, ImageConfigs, Input, NamedContext, NoCache, Question, ResolvedImage};
 use dockless::image::config::ImageConfig;
 use dockless::llb::{Graph, print};
 
@@ -25,6 +25,8 @@ struct Given {
     /// Name to `docker-image://…`, `local:…` or an address.
     contexts: BTreeMap<String, String>,
     main_context: Option<String>,
+    /// `check`, `outline` or `targets`: what is said of the file (`answer.txt`) instead of what it makes.
+    call: Option<String>,
     /// Base images beside the usual ones: name to config.
     images: BTreeMap<String, serde_json::Value>,
 }
@@ -92,6 +94,29 @@ fn input(dir: &Path, given: &Given) -> Input {
     input
 }
 
+/// What is said of a Dockerfile that is not built; a check's mistakes are part of its answer.
+fn answer(call: &str, input: &Input, images: &Images) -> BTreeMap<&'static str, String> {
+    let question = match call {
+        "check" => Question::Check,
+        "outline" => Question::Outline,
+        "targets" => Question::Targets,
+        other => panic!("{other} is no call"),
+    };
+    let rendered = |error: &frontend::Error| format!("{}\n", error.render(&Renderer::plain()).trim_end());
+    let mut files = BTreeMap::new();
+    match frontend::ask(question, input, images) {
+        Err(error) => drop(files.insert("error.txt", rendered(&error))),
+        Ok(answer) => {
+            if let Answer::Check(Checked { error: Some(error), .. }) = &answer {
+                files.insert("error.txt", rendered(error));
+            }
+            files.insert("answer.txt", answer.text());
+            files.insert("answer.json", format!("{:#}\n", answer.json()));
+        }
+    }
+    files
+}
+
 /// What a case comes to: file name to content.
 fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
     let given: Given = match fs::read_to_string(dir.join("input.json")) {
@@ -100,6 +125,9 @@ fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
     };
     let images = Images(given.images.clone());
     let mut files = BTreeMap::new();
+    if let Some(call) = &given.call {
+        return answer(call, &input(dir, &given), &images);
+    }
     match frontend::build(&input(dir, &given), &images) {
         Err(error) => {
             files.insert("error.txt", format!("{}\n", error.render(&Renderer::plain()).trim_end()));
@@ -133,7 +161,7 @@ fn every_case_comes_out_as_written() {
     let mut wrong = String::new();
     for dir in cases.iter().filter(|d| d.is_dir()) {
         let files = outcome(dir);
-        for name in ["llb.txt", "config.json", "warnings.txt", "error.txt"] {
+        for name in ["llb.txt", "config.json", "warnings.txt", "error.txt", "answer.txt", "answer.json"] {
             let path = dir.join(name);
             let expected = fs::read_to_string(&path).ok();
             let actual = files.get(name);

@@ -1,6 +1,7 @@
 //! The only floor that prints. What was typed becomes a request, a request becomes work below, and what came out
 //! becomes lines, files and an exit code. Other tools' command lines (faces) end in the same requests.
 
+mod call;
 mod context;
 mod exit;
 mod faces;
@@ -42,11 +43,13 @@ pub fn main(env: Env) -> ExitCode {
                 Some(dir) => env.with("DOCKER_CONFIG", dir),
                 None => env,
             };
-            finish(&Session::new(env, Face::Docker, Chosen::default()), |session| docker::run(docker, session))
+            log(docker.debug);
+            let chosen = Chosen { debug: docker.debug, ..Chosen::default() };
+            finish(&Session::new(env, Face::Docker, chosen), |session| docker::run(docker, session))
         }),
         "img" => parsed(Face::Img, env, &words, |img: img::Img, env| {
             log(img.debug);
-            let chosen = Chosen { state: img.state.clone(), ..Chosen::default() };
+            let chosen = Chosen { state: img.state.clone(), debug: img.debug, ..Chosen::default() };
             finish(&Session::new(env, Face::Img, chosen), |session| img::run(img, session))
         }),
         "buildctl" | "buildctl-daemonless.sh" => {
@@ -72,7 +75,7 @@ pub fn main(env: Env) -> ExitCode {
         _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env| {
             log(args.debug);
             let settings = Settings { isolation: args.isolation, ..Settings::default() };
-            let chosen = Chosen { state: args.state.clone(), settings };
+            let chosen = Chosen { state: args.state.clone(), settings, debug: args.debug };
             finish(&Session::new(env, Face::Dockless, chosen), |session| dockless::run(args, session))
         }),
     };

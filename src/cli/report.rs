@@ -7,6 +7,7 @@ use std::path::Path;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::engine::{StepFailed, containers};
+use crate::ops::ForeignPlatform;
 use crate::{exec, frontend, image, registry, store, task};
 
 use super::exit::{Exit, Hinted, Missing, Unsupported, Usage};
@@ -118,6 +119,11 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         // A step that ran no process either cannot do what its instruction says, or failed for a reason that is known
         // further down the chain.
         return Some((if error.process.is_some() { Exit::Step } else { Exit::Dockerfile }, None));
+    }
+    if cause.is::<ForeignPlatform>() {
+        let hint = "register one with binfmt_misc (Debian: qemu-user-static), or leave the platform off --platform; \
+                    stages that only COPY need none";
+        return Some((Exit::Place, Some(hint.to_owned())));
     }
     if let Some(registry::Error::Cancelled(_)) = cause.downcast_ref() {
         return None;

@@ -6,11 +6,13 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use annotate_snippets::Renderer;
 use nix::sys::signal::Signal;
 
 use crate::base::{Cancel, Env, Epoch, Reference};
 use crate::engine::{LocalEngine, Settings, State};
 use crate::exec;
+use crate::frontend::Warning;
 use crate::image::{ImageStore, StoredImage};
 use crate::task::journal::Journal;
 
@@ -56,6 +58,8 @@ impl Face {
 pub struct Chosen {
     pub state: Option<PathBuf>,
     pub settings: Settings,
+    /// Say more.
+    pub debug: bool,
 }
 
 /// One run of dockless.
@@ -154,6 +158,25 @@ impl Session {
         let message = message.into();
         if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone()) {
             self.note(format!("warning: {message}"));
+        }
+    }
+
+    /// Tells of lint rules that fired, as buildx does when a build is over; with where, where one asked for more.
+    pub fn lint(&self, warnings: &[Warning]) {
+        let count = match warnings.len() {
+            0 => return,
+            1 => "1 warning".to_owned(),
+            n => format!("{n} warnings"),
+        };
+        let more =
+            if self.chosen.debug { String::new() } else { format!(" (use {} --debug to expand)", self.face.name()) };
+        self.note(format!("\n {count} found{more}:"));
+        let renderer = if super::progress::colour(&self.env) { Renderer::styled() } else { Renderer::plain() };
+        for warning in warnings {
+            self.note(format!(" - {warning}"));
+            if self.chosen.debug {
+                self.note(warning.render(&renderer));
+            }
         }
     }
 

@@ -79,8 +79,8 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
         Some(hint) => Hinted { hint, source: error }.into(),
         None => error,
     })?;
-    if !build.quiet {
-        outcome.warnings.iter().for_each(|warning| session.warn(warning));
+    if mode.shows_warnings() {
+        session.lint(&outcome.warnings);
     }
     let Some(image) = outcome.image else { return Ok(None) };
     if let Some(path) = &build.iidfile {
@@ -126,7 +126,11 @@ fn archive(export: &Export) -> Option<PathBuf> {
 
 /// buildx's `--metadata-file`.
 fn metadata(image: &BuiltImage) -> String {
-    let mut value = json!({"containerimage.config.digest": image.config});
+    let mut value = json!({});
+    // An index has no config of its own.
+    if image.manifest.as_ref().is_none_or(|manifest| manifest.digest != image.config) {
+        value["containerimage.config.digest"] = json!(image.config);
+    }
     if let Some(manifest) = &image.manifest {
         value["containerimage.digest"] = json!(manifest.digest);
         value["containerimage.descriptor"] = json!(manifest);

@@ -21,7 +21,10 @@ use crate::snapshot::{self, Tree};
 
 /// What was read. The temporary directories live as long as this.
 pub struct Prepared {
+    /// For the first platform.
     pub input: Input,
+    /// All that are built for, each once; none where nobody asked for one.
+    pub platforms: Vec<Platform>,
     pub locals: BTreeMap<String, PathBuf>,
     _tmp: Vec<tempfile::TempDir>,
 }
@@ -78,11 +81,14 @@ pub fn prepare(
     input.target.clone_from(&plan.target);
     input.build_args.clone_from(&plan.build_args);
     input.labels.clone_from(&plan.labels);
-    input.platform = match plan.platforms.as_slice() {
-        [] => None,
-        [one] => Some(one.clone()),
-        several => bail!("several platforms in one build are not supported yet: {}", names(several)),
-    };
+    let mut platforms = Vec::new();
+    for platform in &plan.platforms {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    input.platform = platforms.first().cloned();
+    input.multi_platform = platforms.len() > 1;
     for (name, value) in &plan.named_contexts {
         let context = named_context(state, name, value, request, &mut locals)
             .with_context(|| format!("build context {name}={value}"))?;
@@ -101,11 +107,7 @@ pub fn prepare(
     let limit = |value: u64| i64::try_from(value).unwrap_or(-1);
     input.ulimits = plan.ulimits.iter().map(|(name, soft, hard)| (name.clone(), limit(*soft), limit(*hard))).collect();
     input.shm_size = plan.shm_size;
-    Ok(Prepared { input, locals, _tmp: tmp })
-}
-
-fn names(platforms: &[Platform]) -> String {
-    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    Ok(Prepared { input, platforms, locals, _tmp: tmp })
 }
 
 /// Where the Dockerfile and its ignore file are read from.

@@ -11,7 +11,7 @@ use crate::export;
 use crate::image::{Image, ImageConfig};
 use crate::layer::{Compression, Loss, Lost};
 use crate::ops::{Ref, Request};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Tree};
 use crate::store::BlobStore;
 
 /// A finished build.
@@ -58,21 +58,30 @@ impl Built<'_> {
                 Ok(Some(Exported { image, names: names.clone(), stored: false }))
             }
             Export::Tar { dest } => {
-                let tree = self.request.tree(&self.result)?;
+                let trees = [(Path::new(""), self.tree()?)];
                 self.progress.step(&format!("exporting to tar{}", suffix(dest)), |_| {
-                    export::tar(tree.as_ref(), dest, &self.epoch, self.cancel)
+                    export::tar(&trees, dest, &self.epoch, self.cancel)
                 })?;
                 Ok(None)
             }
             Export::Local { dest } => {
-                let tree = self.request.tree(&self.result)?;
-                let lost = self.progress.step(&format!("exporting to client directory {}", dest.display()), |_| {
-                    export::local(tree.as_ref(), dest, &self.epoch, self.cancel)
-                })?;
-                warnings(&lost).for_each(|warning| self.progress.warn(warning));
+                self.to_directory(dest)?;
                 Ok(None)
             }
         }
+    }
+
+    pub fn to_directory(&self, dest: &Path) -> anyhow::Result<()> {
+        let tree = self.tree()?;
+        let lost = self.progress.step(&format!("exporting to client directory {}", dest.display()), |_| {
+            export::local(tree.as_ref(), dest, &self.epoch, self.cancel)
+        })?;
+        warnings(&lost).for_each(|warning| self.progress.warn(warning));
+        Ok(())
+    }
+
+    pub fn tree(&self) -> anyhow::Result<Arc<dyn Tree>> {
+        self.request.tree(&self.result)
     }
 
     fn to_store(&self, names: &[Reference], push: bool, options: &LayerOptions) -> anyhow::Result<Exported> {
@@ -85,9 +94,7 @@ impl Built<'_> {
         let image = self.progress.step("exporting to image", |step| {
             let image = self.image(&options)?;
             export::to_store(images, &image, names)?;
-            if self.result_is_plain(&options) {
-                self.adopt(&image)?;
-            }
+            self.adopt(&image, &options)?;
             for name in names {
                 step.log(crate::base::progress::Stream::Stderr, format!("naming to {name}\n"));
             }
@@ -131,7 +138,7 @@ impl Built<'_> {
         self.request.snapshot(&self.result, self.cancel)
     }
 
-    fn image(&self, options: &LayerOptions) -> anyhow::Result<Image> {
+    pub fn image(&self, options: &LayerOptions) -> anyhow::Result<Image> {
         let snapshots = self.state.snapshots()?;
         let layers = export::layers(snapshots, &self.snapshot()?, options, &self.epoch, self.cancel)?;
         let fallback;
@@ -152,12 +159,15 @@ impl Built<'_> {
     }
 
     /// A later `FROM` of this image finds its layers unpacked.
-    fn adopt(&self, image: &Image) -> anyhow::Result<()> {
+    pub fn adopt(&self, image: &Image, options: &LayerOptions) -> anyhow::Result<()> {
+        if !self.result_is_plain(options) {
+            return Ok(());
+        }
         Ok(self.state.snapshots()?.adopt(&self.snapshot()?, &image.layers)?)
     }
 }
 
-fn suffix(dest: &Dest) -> String {
+pub fn suffix(dest: &Dest) -> String {
     match dest {
         Dest::File(path) => format!(" {}", path.display()),
         Dest::Stdout => String::new(),

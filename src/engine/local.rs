@@ -1,16 +1,16 @@
 //! Builds in this process: Dockerfile to definition to graph to snapshots to exports.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
+use super::dockerfile::Prepared;
 use super::exports::Built;
+use super::platforms::{Family, OnePlatform};
 use super::resolve::Resolver;
 use super::{BuiltImage, DockerfilePlan, Engine, Plan, SolveOutcome, SolveRequest, State, dockerfile, failure};
 use crate::base::Epoch;
-use crate::frontend;
+use crate::frontend::{self, Answer, Question};
 use crate::image::ImageConfig;
 use crate::llb::{self, pb};
 use crate::ops::{self, Ref, Request, SnapshotResults};
@@ -25,11 +25,9 @@ pub struct LocalEngine {
 /// What is to be solved, whoever made it.
 struct Job {
     definition: pb::Definition,
-    locals: BTreeMap<String, PathBuf>,
     config: Option<ImageConfig>,
     base: Option<ImageConfig>,
     epoch: Epoch,
-    shm_size: Option<u64>,
 }
 
 impl LocalEngine {
@@ -41,26 +39,62 @@ impl LocalEngine {
         &self.state
     }
 
-    fn dockerfile(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<SolveOutcome> {
-        // Holds the temporary directories of the contexts until everything is exported.
-        let prepared = dockerfile::prepare(&self.state, request, plan, &|definition| {
+    /// Answers a question about the request's Dockerfile; nothing is built.
+    pub fn ask(&self, request: &SolveRequest, question: Question) -> anyhow::Result<Answer> {
+        let Plan::Dockerfile(plan) = &request.plan else { bail!("only a Dockerfile can be asked about") };
+        let _pin = self.state.images().pin(&request.cancel)?;
+        let prepared = self.prepare(request, plan)?;
+        let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel);
+        Ok(frontend::ask(question, &prepared.input, &resolver)?)
+    }
+
+    fn prepare(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<Prepared> {
+        dockerfile::prepare(&self.state, request, plan, &|definition| {
             let definition = llb::Graph::decode(&definition)?;
             let resources = Arc::new(self.resources(request));
             let result = self.solve_graph(&resources, &definition, request)?;
             resources.tree(&result)
-        })?;
+        })
+    }
+
+    fn dockerfile(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<SolveOutcome> {
+        // Holds the temporary directories of the contexts until everything is exported.
+        let prepared = self.prepare(request, plan)?;
         let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel);
-        let built = frontend::build(&prepared.input, &resolver)?;
-        let job = Job {
-            definition: built.definition,
-            locals: prepared.locals.clone(),
-            config: Some(built.config),
-            base: built.base,
-            epoch: built.epoch.map_or(request.epoch, |seconds| request.epoch.pinned(seconds)),
-            shm_size: plan.shm_size,
+        let mut inputs = vec![prepared.input];
+        for platform in prepared.platforms.iter().skip(1) {
+            inputs.push(frontend::Input { platform: Some(platform.clone()), ..inputs[0].clone() });
+        }
+        if inputs.len() > 1 {
+            OnePlatform::check(&request.exports)?;
+        }
+        // All are planned before the first step runs: a mistake that only the last platform has is told at once.
+        let mut planned = Vec::with_capacity(inputs.len());
+        for input in &inputs {
+            planned.push(frontend::build(input, &resolver)?);
+        }
+        // The other platforms would only say the same again.
+        let warnings = planned.first_mut().map(|first| std::mem::take(&mut first.warnings)).unwrap_or_default();
+        let mut resources = self.resources(request);
+        resources.locals = prepared.locals;
+        resources.shm_size = plan.shm_size;
+        let resources = Arc::new(resources);
+        let mut results = Vec::with_capacity(planned.len());
+        for built in planned {
+            let platform = built.config.platform.clone();
+            let job = Job {
+                definition: built.definition,
+                config: Some(built.config),
+                base: built.base,
+                epoch: built.epoch.map_or(request.epoch, |seconds| request.epoch.pinned(seconds)),
+            };
+            results.push((platform, self.build(request, &resources, job)?));
+        }
+        let mut outcome = match results.len() {
+            1 => results.iter().try_fold(SolveOutcome::default(), |_, (_, built)| export(request, built))?,
+            _ => export_all(request, &Family(results))?,
         };
-        let mut outcome = self.run(request, job)?;
-        outcome.warnings = built.warnings.iter().map(warning).collect();
+        outcome.warnings = warnings;
         Ok(outcome)
     }
 
@@ -71,40 +105,24 @@ impl LocalEngine {
         resources
     }
 
-    fn run(&self, request: &SolveRequest, job: Job) -> anyhow::Result<SolveOutcome> {
+    fn build<'a>(
+        &'a self,
+        request: &'a SolveRequest,
+        resources: &'a Arc<Request>,
+        job: Job,
+    ) -> anyhow::Result<Built<'a>> {
         let definition = llb::Graph::decode(&job.definition)?;
-        let mut resources = self.resources(request);
-        resources.locals = job.locals;
-        resources.shm_size = job.shm_size;
-        let resources = Arc::new(resources);
-        let result = self.solve_graph(&resources, &definition, request)?;
-        let built = Built {
+        let result = self.solve_graph(resources, &definition, request)?;
+        Ok(Built {
             state: &self.state,
-            request: &resources,
+            request: resources,
             result,
             config: job.config,
             base: job.base,
             epoch: job.epoch,
             progress: &request.progress,
             cancel: &request.cancel,
-        };
-        let mut outcome = SolveOutcome::default();
-        for export in &request.exports {
-            let Some(exported) = built.export(export)? else { continue };
-            let image = outcome.image.get_or_insert_with(|| BuiltImage {
-                config: exported.image.config_digest,
-                manifest: None,
-                platform: exported.image.config.platform.clone(),
-                names: Vec::new(),
-            });
-            if exported.stored {
-                // What is in the store is what later commands mean.
-                image.config = exported.image.config_digest;
-                image.manifest = Some(exported.image.manifest_descriptor);
-            }
-            image.names.extend(exported.names);
-        }
-        Ok(outcome)
+        })
     }
 
     fn solve_graph(
@@ -129,25 +147,52 @@ impl Engine for LocalEngine {
         let _pin = self.state.images().pin(&request.cancel)?;
         match &request.plan {
             Plan::Dockerfile(plan) => self.dockerfile(request, plan),
-            Plan::Llb { definition, locals } => self.run(
-                request,
-                Job {
-                    definition: definition.clone(),
-                    locals: locals.clone(),
-                    config: None,
-                    base: None,
-                    epoch: request.epoch,
-                    shm_size: None,
-                },
-            ),
+            Plan::Llb { definition, locals } => {
+                let mut resources = self.resources(request);
+                resources.locals.clone_from(locals);
+                let resources = Arc::new(resources);
+                let job = Job { definition: definition.clone(), config: None, base: None, epoch: request.epoch };
+                export(request, &self.build(request, &resources, job)?)
+            }
         }
     }
 }
 
-/// One line for a lint rule that fired, as BuildKit's clients print it.
-fn warning(warning: &frontend::Warning) -> String {
-    match &warning.place {
-        Some(place) => format!("{}: {} (line {})", warning.rule, warning.message, place.lines.start()),
-        None => format!("{}: {}", warning.rule, warning.message),
+/// Makes of a result what the request asks for.
+fn export(request: &SolveRequest, built: &Built<'_>) -> anyhow::Result<SolveOutcome> {
+    let mut outcome = SolveOutcome::default();
+    for export in &request.exports {
+        let Some(exported) = built.export(export)? else { continue };
+        let image = outcome.image.get_or_insert_with(|| BuiltImage {
+            config: exported.image.config_digest,
+            manifest: None,
+            platform: exported.image.config.platform.clone(),
+            names: Vec::new(),
+        });
+        if exported.stored {
+            // What is in the store is what later commands mean.
+            image.config = exported.image.config_digest;
+            image.manifest = Some(exported.image.manifest_descriptor);
+        }
+        image.names.extend(exported.names);
     }
+    Ok(outcome)
+}
+
+/// The same of results for several platforms.
+fn export_all(request: &SolveRequest, family: &Family<'_>) -> anyhow::Result<SolveOutcome> {
+    let mut outcome = SolveOutcome::default();
+    for export in &request.exports {
+        let Some(exported) = family.export(export, request)? else { continue };
+        match &mut outcome.image {
+            None => outcome.image = Some(exported),
+            Some(image) => {
+                image.names.extend(exported.names);
+                if exported.manifest.is_some() {
+                    (image.config, image.manifest) = (exported.config, exported.manifest);
+                }
+            }
+        }
+    }
+    Ok(outcome)
 }

@@ -7,6 +7,7 @@ mod dockerfile;
 mod exports;
 mod failure;
 mod local;
+mod platforms;
 mod prune;
 pub mod remote;
 mod resolve;
@@ -120,12 +121,12 @@ pub enum Export {
 pub struct SolveOutcome {
     /// None when the result has no image config (a foreign definition exported as files).
     pub image: Option<BuiltImage>,
-    pub warnings: Vec<String>,
+    pub warnings: Vec<crate::frontend::Warning>,
 }
 
 #[derive(Debug, Clone)]
 pub struct BuiltImage {
-    /// The image id.
+    /// The image id: the digest of its config, or of the index where it is for several platforms.
     pub config: Digest,
     pub manifest: Option<Descriptor>,
     pub platform: Platform,

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::out::write_to;
 use super::{Dest, LayerOptions};
 use crate::base::{Cancel, Reference};
-use crate::image::{self, Dialect, Image, Named, Uniform};
+use crate::image::{self, Dialect, Image, MultiImage, Named, Uniform};
 use crate::store::{BlobStore, DiskBlobs, OverlayBlobs};
 
 /// Writes a docker-save archive. Its layers are all compressed alike, because readers judge by the first one; zstd only
@@ -55,6 +55,24 @@ pub fn oci_dir(
     converted(images, blobs, &|_| of(options), tmp, cancel, |images, blobs| {
         image::oci_layout(images, blobs, dest, cancel).with_context(|| format!("write {}", dest.display()))
     })
+}
+
+/// Writes an image for several platforms as an OCI layout: its tar, or with `tar` unset a directory.
+pub fn multi(
+    image: &MultiImage,
+    names: &[Reference],
+    blobs: &dyn BlobStore,
+    dest: &Dest,
+    tar: bool,
+    cancel: &Cancel,
+) -> anyhow::Result<()> {
+    match (tar, dest) {
+        (true, _) => write_to(dest, |out| Ok(image::multi_archive(image, names, blobs, out, cancel)?)),
+        (false, Dest::File(dir)) => {
+            image::multi_layout(image, names, blobs, dir, cancel).with_context(|| format!("write {}", dir.display()))
+        }
+        (false, Dest::Stdout) => bail!("an OCI layout that is a directory cannot go to standard output"),
+    }
 }
 
 fn of(options: &LayerOptions) -> Uniform {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 
@@ -12,19 +13,27 @@ use crate::layer::{DirOptions, DirTarget, Lost, TarWriter, Target};
 use crate::snapshot::{Tree, walk};
 use crate::sys::{Kind, Mtime, Root};
 
-/// Writes a result's files as one flat tar. Under a pinned date every file has that date, as with BuildKit.
-pub fn tar(tree: &dyn Tree, dest: &Dest, epoch: &Epoch, cancel: &Cancel) -> anyhow::Result<()> {
+/// Writes results' files as one flat tar, each below its folder; a lone one needs none. Under a pinned date every file
+/// has that date, as with BuildKit.
+pub fn tar(trees: &[(&Path, Arc<dyn Tree>)], dest: &Dest, epoch: &Epoch, cancel: &Cancel) -> anyhow::Result<()> {
     let pinned = pinned(epoch);
     write_to(dest, |out| {
         let mut tar = TarWriter::new(out);
-        walk(tree, cancel, &mut |mut entry, data| {
-            // Nothing can be archived of a socket, and nothing is lost: its listener is gone.
-            if entry.kind == Kind::Socket {
-                return Ok(());
-            }
-            entry.meta.mtime = pinned.unwrap_or(entry.meta.mtime);
-            tar.append(&entry, &mut &mut *data).with_context(|| format!("archive {:?}", entry.path))
-        })?;
+        for (folder, tree) in trees {
+            let below = |path: &Path| if path.as_os_str().is_empty() { folder.into() } else { folder.join(path) };
+            walk(tree.as_ref(), cancel, &mut |mut entry, data| {
+                // Nothing can be archived of a socket, and nothing is lost: its listener is gone.
+                if entry.kind == Kind::Socket {
+                    return Ok(());
+                }
+                entry.meta.mtime = pinned.unwrap_or(entry.meta.mtime);
+                entry.path = below(&entry.path);
+                if let Kind::Hardlink { target } = &mut entry.kind {
+                    *target = below(target);
+                }
+                tar.append(&entry, &mut &mut *data).with_context(|| format!("archive {:?}", entry.path))
+            })?;
+        }
         tar.finish()?;
         Ok(())
     })

@@ -10,7 +10,7 @@ mod push;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub use archive::{docker, oci, oci_dir};
+pub use archive::{docker, multi, oci, oci_dir};
 pub use files::{local, tar};
 pub use image::{Layer, default_config, image, layers, to_store};
 pub use push::push;

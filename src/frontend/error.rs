@@ -40,6 +40,51 @@ pub struct Detail {
     focus: Option<String>,
 }
 
+/// Mistakes that do not follow from each other, to be told together.
+#[derive(Debug, Default)]
+pub(super) struct Errors(Vec<Error>);
+
+/// More mistakes than these help nobody.
+const MAX_ERRORS: usize = 20;
+
+impl Errors {
+    pub fn push(&mut self, error: Error) {
+        if !self.is_full() {
+            self.0.push(error);
+        }
+    }
+
+    /// The value, or none and the error is kept.
+    pub fn take<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.push(error)).ok()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= MAX_ERRORS
+    }
+
+    /// The first one in the file, the others beside it.
+    pub fn finish(mut self) -> Result<()> {
+        self.0.sort_by_key(|e| e.place.as_ref().map(|p| *p.lines.start()));
+        let mut errors = self.0.into_iter();
+        let Some(mut first) = errors.next() else { return Ok(()) };
+        let mut more = std::mem::take(&mut first.more);
+        more.extend(errors);
+        more.truncate(MAX_ERRORS - 1);
+        first.more = more;
+        Err(first)
+    }
+}
+
+impl IntoIterator for Errors {
+    type Item = Error;
+    type IntoIter = std::vec::IntoIter<Error>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl std::ops::Deref for Error {

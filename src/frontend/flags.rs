@@ -1,6 +1,7 @@
 //! The `--name=value` words of an instruction.
 
 use super::error::{Error, Result};
+use super::suggest;
 
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,10 @@ impl Flags {
                 None => (body, None),
             };
             let Some(&(known_name, kind)) = known.iter().find(|(known, _)| *known == name) else {
-                let error = Error::new(format!("unknown flag: --{name}")).about(&format!("--{name}"));
-                return Err(error.did_you_mean(name, known.iter().map(|(known, _)| *known)));
+                let mut error = Error::new(format!("unknown flag: --{name}")).about(&format!("--{name}"));
+                let nearest = suggest::nearest(name, known.iter().map(|(known, _)| *known));
+                error.hint = nearest.map(|nearest| format!("did you mean --{nearest}?"));
+                return Err(error);
             };
             if kind != Kind::List && flags.text(known_name).is_some() {
                 return Err(about(word, format!("duplicate flag specified: --{name}")));

@@ -1,6 +1,8 @@
 //! What a build of a Dockerfile starts from, and what comes out of reading it.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use super::Place;
 use crate::base::{Epoch, Platform, Reference};
@@ -122,6 +124,8 @@ pub struct Checked {
     pub warnings: Vec<Warning>,
     /// Why it cannot be built.
     pub error: Option<super::Error>,
+    /// All of the file.
+    pub place: Place,
 }
 
 /// A stage that can be built.
@@ -138,6 +142,38 @@ pub struct Target {
     pub place: Place,
 }
 
+/// What a build of a target can be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// Of the target; empty when it has none.
+    pub name: String,
+    pub description: String,
+    pub arguments: Vec<Parameter>,
+    pub secrets: Vec<Needed>,
+    pub ssh: Vec<Needed>,
+    /// The Dockerfile.
+    pub source: Arc<str>,
+}
+
+/// A build argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    pub name: String,
+    pub description: String,
+    /// As it is given, else its default.
+    pub value: String,
+    pub place: Place,
+}
+
+/// A secret or an agent that a step mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needed {
+    pub name: String,
+    /// The build fails without it.
+    pub required: bool,
+    pub place: Place,
+}
+
 /// A lint rule that fired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
@@ -149,4 +185,15 @@ pub struct Warning {
     pub message: String,
     pub url: String,
     pub place: Option<Place>,
+}
+
+impl fmt::Display for Warning {
+    /// `FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.message)?;
+        match &self.place {
+            Some(place) => write!(f, " (line {})", place.lines.start()),
+            None => Ok(()),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Dockerfiles: text in, LLB definition and image config out. Pure: it asks the world only through [`ImageConfigs`].
 
+mod answer;
 pub mod ast;
 mod directive;
 pub mod error;
@@ -25,8 +26,9 @@ use crate::base::{Platform, Reference};
 use crate::image::config::ImageConfig;
 use crate::llb::{Builder, pb};
 
+pub use answer::{Answer, Question};
 pub use error::{Error, Place};
-pub use input::{Built, Checked, Input, NamedContext, NoCache, Target, Warning};
+pub use input::{Built, Checked, Input, NamedContext, Needed, NoCache, Outline, Parameter, Target, Warning};
 
 /// What the frontend must know about base images; implemented in `engine`.
 pub trait ImageConfigs: Sync {
@@ -56,9 +58,23 @@ pub fn git_context(address: &str, build_args: &BTreeMap<String, String>) -> Resu
     }))
 }
 
+/// Answers a question about a Dockerfile.
+pub fn ask(question: Question, input: &Input, images: &dyn ImageConfigs) -> Result<Answer, Error> {
+    match question {
+        Question::Check => Ok(Answer::Check(check(input, images))),
+        Question::Outline => outline(input, images).map(Answer::Outline),
+        Question::Targets => targets(input).map(Answer::Targets),
+    }
+}
+
 /// Reads a Dockerfile for its mistakes and the rules it breaks; nothing is planned.
 pub fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
     plan::check(input, images)
+}
+
+/// What the target and the stages below it can be given.
+pub fn outline(input: &Input, images: &dyn ImageConfigs) -> Result<Outline, Error> {
+    plan::outline(input, images)
 }
 
 /// The stages of a Dockerfile, in order.

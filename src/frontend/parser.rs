@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::directive;
-use super::error::{Error, Place, Result};
+use super::error::{Error, Errors, Place, Result};
 use super::heredoc::{self, Heredoc};
 use super::words;
 
@@ -74,6 +74,14 @@ impl Node {
 
 /// Cuts a file into instructions. A file without any is an error.
 pub fn parse(source: &Source) -> Result<Parsed> {
+    let (parsed, errors) = parse_all(source)?;
+    errors.finish()?;
+    Ok(parsed)
+}
+
+/// As [`parse`]; lines that cannot be cut are told beside those that can.
+pub fn parse_all(source: &Source) -> Result<(Parsed, Errors)> {
+    let mut errors = Errors::default();
     let mut parser = Parser {
         source,
         lines: source.text.split_inclusive('\n'),
@@ -108,14 +116,14 @@ pub fn parse(source: &Source) -> Result<Parsed> {
         if continued {
             parser.join(&mut joined, &mut empty_continuations);
         }
-        let node = parser.node(joined, start, std::mem::take(&mut comments))?;
-        nodes.push(node);
+        nodes.extend(errors.take(parser.node(joined, start, std::mem::take(&mut comments))));
     }
     if nodes.is_empty() {
+        errors.finish()?;
         let last = parser.number.max(1);
         return Err(Error::new("file with no instructions").at(&source.place(last..=last)));
     }
-    Ok(Parsed { nodes, escape: parser.escape, source: source.clone(), empty_continuations })
+    Ok((Parsed { nodes, escape: parser.escape, source: source.clone(), empty_continuations }, errors))
 }
 
 /// Reads the one instruction that a text consists of, here-documents included: an ONBUILD trigger.

@@ -6,14 +6,15 @@ mod config;
 mod contexts;
 mod copy;
 mod expose;
+mod outline;
 mod run;
 mod stage;
 mod stages;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::error::{Error, Result};
-use super::input::{Built, Checked, Input, NamedContext, Target};
+use super::error::{Error, Errors, Result};
+use super::input::{Built, Checked, Input, NamedContext, Outline, Target};
 use super::instruction::{self, Argument, File};
 use super::lint::{Config, Linter, rules};
 use super::parser::{self, Parsed, Source};
@@ -49,6 +50,8 @@ pub(super) struct Planner<'a> {
     globals: Variables,
     /// All names of the global scope, those without a value included.
     declared: BTreeSet<String>,
+    /// What is told of the arguments of the global scope.
+    arguments: outline::Arguments,
     /// Every stage is looked at, whatever the target needs.
     all_stages: bool,
     named_contexts: BTreeMap<String, NamedContext>,
@@ -83,24 +86,34 @@ pub(super) fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built> {
 
 /// Reads a Dockerfile for its mistakes alone: without a target, every stage is looked at.
 pub(super) fn check(input: &Input, images: &dyn ImageConfigs) -> Checked {
+    let whole = Source::new(&input.name, &input.text);
+    let place = whole.place(1..=whole.text.lines().count().max(1));
     let (linter, source) = match read(input).and_then(|source| Ok((linter(&source, input)?, source))) {
         Ok(read) => read,
-        Err(error) => return Checked { warnings: Vec::new(), error: Some(error) },
+        Err(error) => return Checked { warnings: Vec::new(), error: Some(error), place },
     };
     let outcome = start(input, images, &source, &linter).and_then(|(mut planner, file)| {
         planner.all_stages = input.target.is_none();
         planner.work(file)
     });
     match outcome.and_then(|_| linter.finish()) {
-        Ok(warnings) => Checked { warnings, error: None },
-        Err(error) => Checked { warnings: linter.warnings(), error: Some(error) },
+        Ok(warnings) => Checked { warnings, error: None, place },
+        Err(error) => Checked { warnings: linter.warnings(), error: Some(error), place },
     }
+}
+
+/// What the target and the stages below it can be given.
+pub(super) fn outline(input: &Input, images: &dyn ImageConfigs) -> Result<Outline> {
+    let source = read(input)?;
+    let (mut planner, file) = start(input, images, &source, &linter(&source, input)?)?;
+    let target = planner.work(file)?;
+    Ok(planner.outline(target))
 }
 
 /// The stages that can be built.
 pub(super) fn targets(input: &Input) -> Result<Vec<Target>> {
     let source = read(input)?;
-    let file = instruction::file(&parser::parse(&source)?, &Linter::silent())?;
+    let file = instruction::file(&parser::parse(&source)?, Errors::default(), &Linter::silent())?;
     let last = file.stages.len().saturating_sub(1);
     let target = |(i, stage): (usize, instruction::Stage)| Target {
         name: stage.name,
@@ -128,11 +141,11 @@ fn start<'a>(
     source: &Source,
     linter: &Linter,
 ) -> Result<(Planner<'a>, File)> {
-    let parsed = parser::parse(source)?;
+    let (parsed, errors) = parser::parse_all(source)?;
     for line in &parsed.empty_continuations {
         linter.report(&rules::NO_EMPTY_CONTINUATION, &(*line..=*line), || "Empty continuation line".to_owned());
     }
-    let file = instruction::file(&parsed, linter)?;
+    let file = instruction::file(&parsed, errors, linter)?;
     if file.stages.is_empty() {
         return Err(Error::new("dockerfile contains no stages to build").hint("begin a stage with FROM"));
     }
@@ -218,6 +231,7 @@ impl<'a> Planner<'a> {
             given: given(input),
             globals: Variables::new(),
             declared: BTreeSet::new(),
+            arguments: outline::Arguments::new(),
             all_stages: false,
             named_contexts: contexts::by_familiar_name(&input.named_contexts),
             states: Vec::new(),
@@ -233,7 +247,8 @@ impl<'a> Planner<'a> {
         let target = input.target.as_deref().or(file.stages.last().map(|s| s.name.as_str()));
         planner.globals = planner.default_arguments(target.unwrap_or_default());
         planner.check_default_bases(file);
-        planner.globals = planner.global_arguments(file, planner.globals.clone(), &planner.given)?;
+        (planner.globals, planner.arguments) =
+            planner.global_arguments(file, planner.globals.clone(), &planner.given)?;
         planner.declared = planner.globals.names().map(str::to_owned).collect();
         let names = file.arguments.iter().flat_map(|a| &a.pairs).map(|a| a.name.clone());
         planner.declared.extend(names);
@@ -280,29 +295,40 @@ impl<'a> Planner<'a> {
         file: &File,
         mut variables: Variables,
         given: &BTreeMap<String, String>,
-    ) -> Result<Variables> {
+    ) -> Result<(Variables, outline::Arguments)> {
+        let mut notes = outline::Arguments::new();
         for arguments in &file.arguments {
-            for Argument { name, value, .. } in &arguments.pairs {
+            for Argument { name, value, description } in &arguments.pairs {
+                let mut uses = BTreeSet::new();
                 let value = match (given.get(name), value) {
                     (Some(given), _) => Some(given.clone()),
                     (None, Some(default)) => {
                         let place = self.source.place(arguments.lines.clone());
                         let expansion = self.lexer.expand(default, &variables);
-                        Some(expansion.map_err(|m| Error::new(m).at_word(&place, default))?.text)
+                        let expansion = expansion.map_err(|m| Error::new(m).at_word(&place, default))?;
+                        uses = expansion.found;
+                        if uses.remove(name)
+                            && let Some(outline::Note { uses: before, .. }) = notes.get(name)
+                        {
+                            uses.extend(before.iter().cloned());
+                        }
+                        Some(expansion.text)
                     }
                     (None, None) => None,
                 };
-                if let Some(value) = value {
-                    variables.set(name, value);
+                if let Some(value) = &value {
+                    variables.set(name, value.as_str());
                 }
+                let (description, lines) = (description.clone(), arguments.lines.clone());
+                notes.insert(name.clone(), outline::Note { description, value, lines, uses });
             }
         }
-        Ok(variables)
+        Ok((variables, notes))
     }
 
     /// Warns of bases that are no image names when nobody gives any build argument.
     fn check_default_bases(&self, file: &File) {
-        let Ok(variables) = self.global_arguments(file, self.globals.clone(), &BTreeMap::new()) else { return };
+        let Ok((variables, _)) = self.global_arguments(file, self.globals.clone(), &BTreeMap::new()) else { return };
         for stage in &file.stages {
             let Ok(base) = self.lexer.expand(&stage.base, &variables) else { return };
             if base.text.parse::<Reference>().is_err() {

@@ -11,6 +11,7 @@ mod loaded;
 mod local;
 mod manifest;
 pub mod media_type;
+mod multi;
 mod read;
 mod write;
 
@@ -25,8 +26,9 @@ pub use loaded::Image;
 pub use local::{Collected, ImageStore, Pin, StoredImage};
 pub use manifest::{Index, Manifest};
 pub use media_type::Dialect;
+pub use multi::MultiImage;
 pub use read::{Opened, open};
-pub use write::{Named, docker_archive, oci_archive, oci_layout};
+pub use write::{Named, docker_archive, multi_archive, multi_layout, oci_archive, oci_layout};
 
 use crate::base::{DiffId, Digest, Platform, digest::ParseDigestError, reference::ParseReferenceError};
 use crate::store;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::layout;
-use super::{Descriptor, Error, Image, Index, Result};
+use super::{Descriptor, Error, Image, Index, MultiImage, Result};
 use crate::base::{Cancel, Digest, Reference};
 use crate::layer::{Entry, TarWriter};
 use crate::store::{self, BlobStore, DiskBlobs, FileLock};
@@ -19,17 +19,62 @@ pub type Named<'a> = (&'a Image, &'a [Reference]);
 /// Writes what `docker save` writes today: an OCI layout with a `manifest.json` beside, so that both kinds of reader
 /// are served.
 pub fn docker_archive(images: &[Named<'_>], blobs: &dyn BlobStore, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
-    archive(images, blobs, Some(&docker_manifest(images)), out, cancel)
+    archive(&items(images), blobs, Some(&docker_manifest(images)), out, cancel)
 }
 
 /// Writes an OCI layout as tar.
 pub fn oci_archive(images: &[Named<'_>], blobs: &dyn BlobStore, out: &mut dyn Write, cancel: &Cancel) -> Result<()> {
-    archive(images, blobs, None, out, cancel)
+    archive(&items(images), blobs, None, out, cancel)
+}
+
+/// Writes an image for several platforms as an OCI layout's tar.
+pub fn multi_archive(
+    image: &MultiImage,
+    names: &[Reference],
+    blobs: &dyn BlobStore,
+    out: &mut dyn Write,
+    cancel: &Cancel,
+) -> Result<()> {
+    archive(&[Item::of_multi(image, names)], blobs, None, out, cancel)
 }
 
 /// Writes an OCI layout into a directory; into one that is a layout already, the images are added, and their names
 /// are taken from the images that had them.
 pub fn oci_layout(images: &[Named<'_>], blobs: &dyn BlobStore, dir: &Path, cancel: &Cancel) -> Result<()> {
+    into_layout(&items(images), blobs, dir, cancel)
+}
+
+/// Writes an image for several platforms into a layout's directory, as [`oci_layout`] does it.
+pub fn multi_layout(
+    image: &MultiImage,
+    names: &[Reference],
+    blobs: &dyn BlobStore,
+    dir: &Path,
+    cancel: &Cancel,
+) -> Result<()> {
+    into_layout(&[Item::of_multi(image, names)], blobs, dir, cancel)
+}
+
+/// What a layout lists under some names: a manifest or an index, and all that it is made of.
+struct Item<'a> {
+    root: &'a Descriptor,
+    blobs: Vec<&'a Descriptor>,
+    names: &'a [Reference],
+}
+
+impl<'a> Item<'a> {
+    fn of_multi(image: &'a MultiImage, names: &'a [Reference]) -> Self {
+        Self { root: &image.index_descriptor, blobs: image.blobs().collect(), names }
+    }
+}
+
+fn items<'a>(images: &[Named<'a>]) -> Vec<Item<'a>> {
+    let item =
+        |(image, names): &Named<'a>| Item { root: &image.manifest_descriptor, blobs: image.blobs().collect(), names };
+    images.iter().map(item).collect()
+}
+
+fn into_layout(images: &[Item<'_>], blobs: &dyn BlobStore, dir: &Path, cancel: &Cancel) -> Result<()> {
     let disk = DiskBlobs::open(dir);
     for descriptor in all_blobs(images) {
         cancel.check()?;
@@ -51,24 +96,23 @@ pub fn oci_layout(images: &[Named<'_>], blobs: &dyn BlobStore, dir: &Path, cance
 }
 
 /// The archive's index entries: one for each name, as containerd writes them; one for an image without any.
-fn entries(images: &[Named<'_>]) -> Vec<Descriptor> {
+fn entries(images: &[Item<'_>]) -> Vec<Descriptor> {
     let mut entries = Vec::new();
-    for (image, names) in images {
-        let descriptor = &image.manifest_descriptor;
+    for Item { root, names, .. } in images {
         if names.is_empty() {
-            entries.push(layout::unnamed(descriptor.clone()));
+            entries.push(layout::unnamed((*root).clone()));
         }
         for name in *names {
-            entries.push(layout::named(descriptor, name, name.tag().unwrap_or_default()));
+            entries.push(layout::named(root, name, name.tag().unwrap_or_default()));
         }
     }
     entries
 }
 
-fn all_blobs(images: &[Named<'_>]) -> Vec<Descriptor> {
+fn all_blobs(images: &[Item<'_>]) -> Vec<Descriptor> {
     let mut seen = BTreeSet::new();
-    let all = images.iter().flat_map(|(image, _)| image.blobs());
-    all.filter(|descriptor| seen.insert(descriptor.digest)).cloned().collect()
+    let all = images.iter().flat_map(|item| &item.blobs);
+    all.filter(|descriptor| seen.insert(descriptor.digest)).map(|descriptor| (*descriptor).clone()).collect()
 }
 
 fn docker_manifest(images: &[Named<'_>]) -> Vec<u8> {
@@ -102,7 +146,7 @@ fn blob_path(digest: &Digest) -> String {
 }
 
 fn archive(
-    images: &[Named<'_>],
+    images: &[Item<'_>],
     blobs: &dyn BlobStore,
     docker: Option<&[u8]>,
     out: &mut dyn Write,

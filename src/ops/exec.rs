@@ -9,7 +9,7 @@ use super::mounts::{Mounted, Mounts};
 use super::tail::{LogWriter, Tail};
 use super::{Ref, Request, content, user};
 use crate::base::progress::{Step, Stream};
-use crate::base::{Cancel, Digest, Hasher, VertexDigest};
+use crate::base::{Cancel, Digest, Hasher, Platform, VertexDigest};
 use crate::exec::{self, Exit, Io, Network, Process, Stdin};
 use crate::llb::{self, pb};
 use crate::snapshot::Snapshot;
@@ -29,6 +29,15 @@ pub struct ProcessFailed {
     pub exit: Exit,
     /// The last lines of its output, oldest first.
     pub last_lines: Vec<String>,
+}
+
+/// A program of another platform that this host cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("this host runs {host} and has no emulator registered for {platform}, so {program} cannot run")]
+pub struct ForeignPlatform {
+    pub platform: Platform,
+    pub host: Platform,
+    pub program: String,
 }
 
 fn ending(exit: Exit) -> String {
@@ -158,6 +167,7 @@ impl ExecOp {
         let rootfs = root.rootfs().context("the root file system is no bind mount")?;
         let exit = match self.request.machine.executor()?.run(rootfs, process, io, cancel) {
             Err(exec::Error::Cancelled(cancelled)) => return Err(cancelled.into()),
+            Err(exec::Error::NotExecutable { path, source }) => return Err(self.not_executable(path, source)),
             other => other?,
         };
         let valid = &self.meta()?.valid_exit_codes;
@@ -171,6 +181,21 @@ impl ExecOp {
         }
         let tail = std::mem::take(&mut *tail.lock().unwrap_or_else(PoisonError::into_inner));
         Err(ProcessFailed { command: process.args.join(" "), exit, last_lines: tail.into_lines() }.into())
+    }
+}
+
+impl ExecOp {
+    /// A stage of another platform runs here wherever the kernel can start its programs: natively, or by binfmt_misc.
+    /// Asking the kernel beats guessing from its settings, so the reason is looked for only when it refused.
+    fn not_executable(&self, path: String, source: std::io::Error) -> anyhow::Error {
+        let (host, platform) = (Platform::host(), self.platform.as_ref());
+        let platform = platform.map(|p| Platform::new(&p.os, &p.architecture, &p.variant));
+        match platform.filter(|platform| *platform != host) {
+            Some(platform) if source.kind() != std::io::ErrorKind::PermissionDenied => {
+                ForeignPlatform { platform, host, program: path }.into()
+            }
+            _ => exec::Error::NotExecutable { path, source }.into(),
+        }
     }
 }
 

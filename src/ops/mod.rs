@@ -36,7 +36,7 @@ use crate::snapshot::{Snapshot, Snapshots, Tree};
 use crate::solver;
 use crate::source::local::LocalContext;
 
-pub use exec::ProcessFailed;
+pub use exec::{ForeignPlatform, ProcessFailed};
 pub use fill::fill;
 
 /// What an operation produces.

@@ -71,7 +71,7 @@ pub fn build(
         cancel: world.cancel.clone(),
     };
     let outcome = LocalEngine::new(state.clone()).solve(&request)?;
-    outcome.warnings.iter().for_each(|warning| world.progress.warn(warning.clone()));
+    outcome.warnings.iter().for_each(|warning| world.progress.warn(warning.to_string()));
     outcome.image.and_then(|image| image.manifest).context("the build made no image")
 }
 

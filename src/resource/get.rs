@@ -131,7 +131,7 @@ impl Getter<'_> {
         if self.params.rootfs {
             let tree = state.snapshots()?.tree(&Snapshot::image(&image.layers));
             let dest = Dest::File(self.stage.join("rootfs.tar"));
-            export::tar(tree.as_ref(), &dest, &self.world.epoch, self.world.cancel)?;
+            export::tar(&[(Path::new(""), tree)], &dest, &self.world.epoch, self.world.cancel)?;
         }
         Ok(())
     }

@@ -89,8 +89,7 @@ fn what_changes_the_result_is_refused_and_what_does_not_is_named() {
     let test = "what_changes_the_result_is_refused_and_what_does_not_is_named";
     let Some(place) = Place::with_base(test) else { return };
     place.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
-    for flag in ["--squash", "--sbom=true", "--provenance=mode=max", "--attest=type=sbom", "--check", "--call=outline"]
-    {
+    for flag in ["--squash", "--sbom=true", "--provenance=mode=max", "--attest=type=sbom", "--call=nothing"] {
         let err = place.run("docker", ["build", flag, "."]).fails_with(125);
         assert!(err.contains("is not supported"), "{flag}: {err}");
     }
@@ -104,6 +103,60 @@ fn what_changes_the_result_is_refused_and_what_does_not_is_named() {
     assert!(err.contains("please specify an image tag with `-t` or an output spec with `-o`"), "{err}");
     place.run("docker", ["build", "--bogus", "."]).fails_with(125);
     place.run("dockless", ["build", "--bogus", "."]).fails_with(2);
+}
+
+#[test]
+fn a_dockerfile_is_asked_about_and_not_built() {
+    let Some(place) = Place::with_base("a_dockerfile_is_asked_about_and_not_built") else { return };
+    place.write(
+        "Dockerfile",
+        "# the base of it all\nARG TAG=1\nFROM dockless.example/busybox:$TAG as Built\nRUN false\n",
+    );
+    let ended = place.dockless("build --check .");
+    assert_eq!(ended.code, Some(1), "warnings show in the exit code: {}{}", ended.out, ended.err);
+    assert_eq!(
+        ended.out,
+        "Check complete, 2 warnings have been found!\n\n\
+         WARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/\n\
+         Stage name 'Built' should be lowercase\nDockerfile:3\n--------------------\n   \
+         1 |     # the base of it all\n   2 |     ARG TAG=1\n   3 | >>> FROM dockless.example/busybox:$TAG as Built\n   \
+         4 |     RUN false\n   5 |     \n--------------------\n\n\
+         WARNING: FromAsCasing - https://docs.docker.com/go/dockerfile/rule/from-as-casing/\n\
+         'as' and 'FROM' keywords' casing do not match\nDockerfile:3\n--------------------\n   \
+         1 |     # the base of it all\n   2 |     ARG TAG=1\n   3 | >>> FROM dockless.example/busybox:$TAG as Built\n   \
+         4 |     RUN false\n   5 |     \n--------------------\n"
+    );
+    let outline = place.run("docker", ["buildx", "build", "--call=outline", "."]).ok();
+    assert_eq!(outline, "TARGET: built\n\nBUILD ARG   VALUE   DESCRIPTION\nTAG         1       \n\n");
+    let targets = place.run("docker", ["build", "--call", "targets,format=json", "."]).ok();
+    let targets: serde_json::Value = serde_json::from_str(&targets).unwrap();
+    assert_eq!(targets["targets"][0]["base"], "dockless.example/busybox:$TAG");
+    place.dockless("build --call=check,ignorestatus=true .").ok();
+
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUNN x\nCOPY a\n");
+    let err = place.run("docker", ["build", "--check", "."]).fails_with(1);
+    assert!(err.contains("2 | RUNN x") && err.contains("3 | COPY a"), "both mistakes: {err}");
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\n");
+    assert_eq!(place.dockless("build --check .").ok(), "Check complete, no warnings found.\n");
+}
+
+#[test]
+fn warnings_are_told_when_a_build_is_over() {
+    let Some(place) = Place::with_base("warnings_are_told_when_a_build_is_over") else { return };
+    place.write("Dockerfile", "FROM dockless.example/busybox:1 as x\nCMD top\n");
+    let ended = place.dockless("build .");
+    let told = "\n 2 warnings found (use dockless --debug to expand):\n \
+                - FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)\n \
+                - JSONArgsRecommended: JSON arguments recommended for CMD to prevent unintended behavior related to OS \
+                signals (line 2)\n";
+    assert!(ended.err.ends_with(told), "{}", ended.err);
+    ended.ok();
+    assert_eq!(place.dockless("build -q .").err, "");
+    let err = place.run("docker", ["--debug", "build", "."]).err;
+    assert!(err.contains("2 | CMD top") && err.contains("rule/json-args-recommended/"), "{err}");
+    place.write("Dockerfile", "# check=error=true\nFROM dockless.example/busybox:1 as x\n");
+    let err = place.dockless("build .").fails_with(3);
+    assert!(err.contains("lint violation found for rules: FromAsCasing") && err.contains("2 | FROM"), "{err}");
 }
 
 #[test]

@@ -18,6 +18,9 @@ use crate::cli::verbs::{
 pub struct Docker {
     #[command(flatten)]
     pub ignored: Ignored,
+    /// Say more
+    #[arg(short = 'D', long)]
+    pub debug: bool,
     /// Folder of Docker's config.json, with credentials
     #[arg(long, value_name = "DIR")]
     pub config: Option<String>,
@@ -28,7 +31,7 @@ pub struct Docker {
 ignored_flags!(
     /// Where a daemon would be, and how to reach it.
     Ignored {
-        switches: ["debug", "tls", "tlsverify"],
+        switches: ["tls", "tlsverify"],
         values: ["host", "context", "log-level", "tlscacert", "tlscert", "tlskey"],
     }
 );

@@ -32,6 +32,13 @@ pub enum Mode {
     Quiet,
 }
 
+impl Mode {
+    /// Whether what a Dockerfile is warned about is told when the display is over.
+    pub fn shows_warnings(self) -> bool {
+        !matches!(self, Self::Quiet | Self::Rawjson)
+    }
+}
+
 /// A running display.
 pub struct Display {
     sender: SyncSender<Message>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::{Platform, Reference};
+use crate::cli::call;
 use crate::cli::context;
 use crate::cli::exit::{Exit, Unsupported, missing, usage};
 use crate::cli::flags::{self, ignored_flags};
@@ -87,6 +88,13 @@ pub struct Args {
     /// Write digests and names to a file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
+    /// Build nothing, and tell of mistakes and lint rules: --call=check
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), hide_default_value = true, action = clap::ArgAction::Set)]
+    check: bool,
+    /// Build nothing, and tell of the Dockerfile: check, outline or targets[,format=json]
+    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
+    call: String,
     /// Print the image id only
     #[arg(short, long)]
     quiet: bool,
@@ -108,10 +116,6 @@ pub struct Args {
     attest: Vec<String>,
     #[arg(long, hide = true)]
     squash: bool,
-    #[arg(long, hide = true)]
-    check: bool,
-    #[arg(long, value_name = "METHOD", hide = true)]
-    call: Option<String>,
     #[command(flatten)]
     ignored: Ignored,
 }
@@ -147,7 +151,12 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         session.note(format!("Building {title}"));
         session.note("Setting up the rootfs... this may take a bit.");
     }
+    let call = if args.check { "check" } else { &args.call };
+    let asked = call::parse(call)?;
     let build = request(args, tags, session)?;
+    if let Some(asked) = asked {
+        return call::run(session, asked, build);
+    }
     solve::run(session, build)?;
     if let (true, Some(title)) = (img, title) {
         session.note(format!("Successfully built {title}"));
@@ -170,11 +179,7 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
     if args.squash {
         return Err(Unsupported::refuse("--squash"));
     }
-    match args.call.as_deref() {
-        _ if args.check => Err(Unsupported::refuse("--check")),
-        None | Some("build") => Ok(()),
-        Some(call) => Err(Unsupported::refuse(format!("--call={call}"))),
-    }
+    Ok(())
 }
 
 fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Result<Build> {

@@ -3,7 +3,7 @@
 use super::{
     Argument, Arguments, CommandLine, Copy, Device, File, InlineFile, Instruction, Pair, Run, RunNetwork, Stage, Step,
 };
-use crate::frontend::error::{Error, Result};
+use crate::frontend::error::{Error, Errors, Result};
 use crate::frontend::flags::{Flags, Kind};
 use crate::frontend::go::{self, quote};
 use crate::frontend::lint::{Linter, rules};
@@ -32,18 +32,15 @@ const KEYWORDS: [&str; 18] = [
     "WORKDIR",
 ];
 
-/// More mistakes than these help nobody.
-const MAX_ERRORS: usize = 20;
-
 enum Parts {
     From(Stage),
     Step(Step),
 }
 
-/// Reads all instructions. Every line's own mistakes are reported, not the first line's alone.
-pub fn file(parsed: &Parsed, linter: &Linter) -> Result<File> {
+/// Reads all instructions. Every line's own mistakes are reported, not the first line's alone; `errors` are those of
+/// lines that did not come so far.
+pub fn file(parsed: &Parsed, mut errors: Errors, linter: &Linter) -> Result<File> {
     let mut file = File::default();
-    let mut errors: Vec<Error> = Vec::new();
     // After a FROM that cannot be read, "no build stage" would only say so again.
     let mut lost_stage = false;
     for node in &parsed.nodes {
@@ -67,16 +64,12 @@ pub fn file(parsed: &Parsed, linter: &Linter) -> Result<File> {
                 report(e);
             }
         }
-        if errors.len() == MAX_ERRORS {
+        if errors.is_full() {
             break;
         }
     }
-    if errors.is_empty() {
-        return Ok(file);
-    }
-    let mut first = errors.remove(0);
-    first.more = errors;
-    Err(first)
+    errors.finish()?;
+    Ok(file)
 }
 
 /// Reads one instruction that a base image or stage brought.

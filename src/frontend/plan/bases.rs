@@ -6,7 +6,7 @@ use super::Planner;
 use super::stage;
 use crate::base::{Platform, Reference};
 use crate::frontend::ResolvedImage;
-use crate::frontend::error::{Error, Result};
+use crate::frontend::error::{Error, Errors, Result};
 use crate::frontend::go::quote;
 use crate::frontend::lint::rules;
 use crate::image::config::ImageConfig;
@@ -28,6 +28,7 @@ impl Planner<'_> {
     /// Finds the images and contexts of stages that have none yet. Those that nothing needs are only looked at.
     pub fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<()> {
         self.fetch_images(reachable)?;
+        let mut errors = Errors::default();
         for index in 0..self.states.len() {
             let state = &self.states[index];
             if state.base.is_some() || state.done || state.resolved {
@@ -36,16 +37,20 @@ impl Planner<'_> {
             let place = self.source.place(state.stage.lines.clone());
             let name = state.stage.base.clone();
             let needed = reachable.contains(&index);
-            self.resolve_base(index, needed).map_err(|e| e.at_word(&place, &name))?;
+            let resolved = self.resolve_base(index, needed).map_err(|e| e.at_word(&place, &name));
+            if errors.take(resolved).is_none() {
+                continue;
+            }
             let state = &mut self.states[index];
             state.resolved = needed;
             state.done |= state.implied && needed;
         }
-        Ok(())
+        errors.finish()
     }
 
     /// Asks for all images at once that the next step will want.
     fn fetch_images(&mut self, reachable: &BTreeSet<usize>) -> Result<()> {
+        let mut errors = Errors::default();
         let mut wanted = BTreeMap::new();
         for state in reachable.iter().map(|&i| &self.states[i]) {
             let plain = state.base.is_none() && !state.done && !state.resolved && state.replaced_by.is_none();
@@ -75,16 +80,18 @@ impl Planner<'_> {
                 })
             };
             for ((key, (name, lines)), answer) in chunk.iter().zip(answers) {
-                let image = answer.map_err(|e| {
+                let answer = answer.map_err(|e| {
                     let stages = self.stage_names();
                     let error = Error::new(format!("cannot resolve base image {name}")).because(e);
                     let error = error.did_you_mean(name, stages.into_iter().chain(COMMON));
                     error.at_word(&self.source.place(lines.clone()), name)
-                })?;
-                self.resolved.insert(key.clone(), image);
+                });
+                if let Some(image) = errors.take(answer) {
+                    self.resolved.insert(key.clone(), image);
+                }
             }
         }
-        Ok(())
+        errors.finish()
     }
 
     /// The pinned name and the config of an image.
@@ -110,8 +117,11 @@ impl Planner<'_> {
             state.platform = Some(target);
             return Ok(());
         }
-        let reference: Reference =
-            name.parse().map_err(|e| Error::new(format!("failed to parse stage name {}: {e}", quote(&name))))?;
+        let reference: Reference = name.parse().map_err(|e| {
+            let error = Error::new(format!("failed to parse stage name {}: {e}", quote(&name)));
+            error.did_you_mean(&name, self.stage_names())
+        })?;
+        let state = &self.states[index];
         if !needed {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! Instructions that change the image's config or the variables, and no files (WORKDIR makes its directory).
 
 use super::Planner;
+use super::outline::Note;
 use super::stage::{self, StageState, shouted};
 use crate::base::clean;
 use crate::frontend::error::{Error, Result};
@@ -94,6 +95,8 @@ impl Planner<'_> {
         for argument in arguments {
             self.check_secret(state, "ARG", &argument.name, step);
             let given = self.given.get(&argument.name).cloned();
+            // Without a value of its own it is the global argument of that name.
+            let own = given.is_some() || argument.value.is_some() || self.globals.get(&argument.name).is_none();
             let value = match (given, &argument.value) {
                 (Some(given), _) => Some(given),
                 (None, Some(default)) => Some(self.expand(state, default, &step.lines)?),
@@ -104,6 +107,13 @@ impl Planner<'_> {
             {
                 state.env.set(&argument.name, value.as_str());
             }
+            let note = || Note {
+                description: argument.description.clone(),
+                value: value.clone(),
+                lines: step.lines.clone(),
+                uses: Default::default(),
+            };
+            state.notes.argument(&argument.name, own.then(note));
             written.push(match &value {
                 Some(value) => format!("{}={value}", argument.name),
                 None => argument.name.clone(),

@@ -34,6 +34,12 @@ impl Planner<'_> {
             mounts.push(mount.map_err(|e| e.at_word(&place, text))?);
         }
         for (mount, source) in mounts.iter().zip(sources) {
+            match mount.kind {
+                MountType::Secret => state.notes.secret(secret_id(mount)?, mount.required, &step.lines),
+                MountType::Ssh if mount.id.is_empty() => state.notes.ssh("default", mount.required, &step.lines),
+                MountType::Ssh => state.notes.ssh(&mount.id, mount.required, &step.lines),
+                _ => {}
+            }
             self.mount(&mut exec, state, mount, *source)?;
         }
         if let Some(size) = self.input.shm_size {
@@ -243,13 +249,17 @@ impl Planner<'_> {
     }
 }
 
+fn secret_id(mount: &Mount) -> Result<&str> {
+    match (mount.source.as_str(), mount.id.as_str()) {
+        ("", "") if mount.target.is_empty() => Err(Error::new("one of source, target required")),
+        ("", "") => Ok(clean::base(&mount.target)),
+        ("", id) => Ok(id),
+        (source, _) => Ok(source),
+    }
+}
+
 fn secret(exec: &mut Exec, mount: &Mount) -> Result<()> {
-    let id = match (mount.source.as_str(), mount.id.as_str()) {
-        ("", "") if mount.target.is_empty() => return Err(Error::new("one of source, target required")),
-        ("", "") => clean::base(&mount.target),
-        ("", id) => id,
-        (source, _) => source,
-    };
+    let id = secret_id(mount)?;
     if let Some(name) = &mount.env {
         exec.secret_env.push(pb::SecretEnv { id: id.to_owned(), name: name.clone(), optional: !mount.required });
         if mount.target.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
+use super::outline::Notes;
 use crate::base::{Platform, clean};
 use crate::frontend::input::NamedContext;
 use crate::frontend::instruction::{Argument, Stage, Step};
@@ -52,6 +53,8 @@ pub struct StageState {
     pub log: Log,
     pub base_image: Option<ImageConfig>,
     pub build_args: Vec<Argument>,
+    /// What of its own may be given from outside.
+    pub notes: Notes,
     pub workdir_set: bool,
     pub entrypoint: Option<RangeInclusive<usize>>,
     pub cmd: Option<RangeInclusive<usize>>,
@@ -135,6 +138,7 @@ impl StageState {
             log: Log::default(),
             base_image: None,
             build_args: Vec::new(),
+            notes: Notes::default(),
             workdir_set: false,
             entrypoint: None,
             cmd: None,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::Planner;
 use super::stage::{self, Planned, StageState};
 use crate::base::Platform;
-use crate::frontend::error::{Error, Result};
+use crate::frontend::error::{Error, Errors, Result};
 use crate::frontend::go::quote;
 use crate::frontend::input::NoCache;
 use crate::frontend::instruction::{self, Instruction, Stage, Step};
@@ -55,45 +55,51 @@ pub fn check_casing(stages: &[Stage], linter: &Linter) {
 impl Planner<'_> {
     /// Makes a state for each FROM, its words expanded.
     pub fn add_stages(&mut self, stages: Vec<Stage>) -> Result<()> {
-        for (i, mut stage) in stages.into_iter().enumerate() {
-            let place = self.source.place(stage.lines.clone());
-            let linter = self.linter.with_comments(&stage.comments);
-            let base = self
-                .lexer
-                .expand(&stage.base, &self.globals)
-                .map_err(|m| Error::new(m).at_word(&place, &stage.base))?;
-            self.report_undefined(&base, &stage.lines, &linter);
-            if base.text.is_empty() {
-                let mut error = Error::new(format!("base name ({}) should not be blank", stage.base));
-                error.hint = self.suggest_argument(&base);
-                return Err(error.at_word(&place, &stage.base));
-            }
-            stage.base = base.text;
-            let platform = self.stage_platform(&stage, &linter)?;
-            let label = if stage.name.is_empty() { format!("stage-{i}") } else { stage.name.clone() };
-            let steps = std::mem::take(&mut stage.steps);
-            let mut state = StageState::new(stage, label, self.platforms.target.clone());
-            state.platform = platform;
-            let wanted = state.platform.clone().unwrap_or_else(|| self.platforms.target.clone());
-            if !state.stage.name.is_empty() {
-                state.replaced_by = self.named_context(&state.stage.name, &wanted);
-            }
-            state.no_cache = self.is_no_cache(&state.stage.name);
-            let replaced = state.replaced_by.is_some();
-            let counted = steps.iter().filter(|s| counts(&s.instruction)).count();
-            state.steps = steps
-                .into_iter()
-                .map(|step| Planned { step: Rc::new(step), sources: Vec::new(), in_trigger: false })
-                .collect();
-            let index = self.add_state(state);
-            self.written = self.states.len();
-            let state = &mut self.states[index];
-            if replaced {
-                state.base = None;
-            } else {
-                let from_image = state.stage.base != "scratch" && state.base.is_none();
-                state.total = counted + usize::from(from_image);
-            }
+        let mut errors = Errors::default();
+        for (i, stage) in stages.into_iter().enumerate() {
+            errors.take(self.add_stage(i, stage));
+        }
+        errors.finish()
+    }
+
+    fn add_stage(&mut self, i: usize, mut stage: Stage) -> Result<()> {
+        let place = self.source.place(stage.lines.clone());
+        let linter = self.linter.with_comments(&stage.comments);
+        let base =
+            self.lexer.expand(&stage.base, &self.globals).map_err(|m| Error::new(m).at_word(&place, &stage.base))?;
+        self.report_undefined(&base, &stage.lines, &linter);
+        if base.text.is_empty() {
+            let mut error = Error::new(format!("base name ({}) should not be blank", stage.base));
+            error.hint = self.suggest_argument(&base);
+            return Err(error.at_word(&place, &stage.base));
+        }
+        stage.base = base.text;
+        let mut used = base.found;
+        let platform = self.stage_platform(&stage, &linter, &mut used)?;
+        let label = if stage.name.is_empty() { format!("stage-{i}") } else { stage.name.clone() };
+        let steps = std::mem::take(&mut stage.steps);
+        let mut state = StageState::new(stage, label, self.platforms.target.clone());
+        state.platform = platform;
+        state.notes.uses(&used);
+        let wanted = state.platform.clone().unwrap_or_else(|| self.platforms.target.clone());
+        if !state.stage.name.is_empty() {
+            state.replaced_by = self.named_context(&state.stage.name, &wanted);
+        }
+        state.no_cache = self.is_no_cache(&state.stage.name);
+        let replaced = state.replaced_by.is_some();
+        let counted = steps.iter().filter(|s| counts(&s.instruction)).count();
+        state.steps = steps
+            .into_iter()
+            .map(|step| Planned { step: Rc::new(step), sources: Vec::new(), in_trigger: false })
+            .collect();
+        let index = self.add_state(state);
+        self.written = self.states.len();
+        let state = &mut self.states[index];
+        if replaced {
+            state.base = None;
+        } else {
+            let from_image = state.stage.base != "scratch" && state.base.is_none();
+            state.total = counted + usize::from(from_image);
         }
         Ok(())
     }
@@ -116,7 +122,7 @@ impl Planner<'_> {
         Some(format!("did you mean {found}?"))
     }
 
-    fn stage_platform(&self, stage: &Stage, linter: &Linter) -> Result<Option<Platform>> {
+    fn stage_platform(&self, stage: &Stage, linter: &Linter, used: &mut BTreeSet<String>) -> Result<Option<Platform>> {
         let flag = &stage.platform;
         if flag.is_empty() {
             return Ok(None);
@@ -156,6 +162,7 @@ impl Planner<'_> {
                 format!("FROM --platform flag should not use constant value {}", quote(&expansion.text))
             });
         }
+        used.extend(expansion.found);
         Ok(Some(platform))
     }
 
@@ -197,13 +204,15 @@ impl Planner<'_> {
 
     /// Finds for each instruction the stages that it takes files of.
     pub fn link_stages(&mut self) -> Result<()> {
+        let mut errors = Errors::default();
         for index in 0..self.states.len() {
             let mut steps = std::mem::take(&mut self.states[index].steps);
             for planned in &mut steps {
-                self.link(index, planned)?;
+                errors.take(self.link(index, planned));
             }
             self.states[index].steps = steps;
         }
+        errors.finish()?;
         self.check_circles()?;
         if self.states.len() == 1 {
             self.states[0].label.clear();
@@ -356,11 +365,10 @@ impl Planner<'_> {
         for trigger in triggers {
             let lines = self.states[index].stage.lines.clone();
             let base = self.states[index].stage.base.clone();
-            let located = |e: Error| {
-                let mut error = e;
+            let located = |mut error: Error| {
                 error.place = None;
-                let error = error.at(&self.source.place(lines.clone()));
-                error.hint(format!("the instruction is an ONBUILD trigger of {base}: {trigger}"))
+                error.message = of_trigger(&base, &trigger, &error.message);
+                error.at(&self.source.place(lines.clone()))
             };
             let node = parser::parse_trigger(&trigger).map_err(located)?;
             let mut step = instruction::trigger(&node).map_err(located)?;
@@ -382,6 +390,7 @@ impl Planner<'_> {
 
     /// Works through the instructions of every stage that the target needs.
     pub fn run_stages(&mut self, target: usize) -> Result<()> {
+        let mut errors = Errors::default();
         let reachable = self.reachable(target);
         // A stage uses only stages before it, and the implied ones, which are done already.
         for &index in &reachable {
@@ -394,15 +403,17 @@ impl Planner<'_> {
                 state.inherit(&self.states[base]);
             }
             state.done = true;
-            self.run_stage(&mut state)?;
+            self.run_stage(&mut state, &mut errors);
             self.states[index] = state;
         }
+        errors.finish()?;
         // The result is all of it.
         self.use_all_below(self.states[target].ground);
         Ok(())
     }
 
-    fn run_stage(&mut self, state: &mut StageState) -> Result<()> {
+    /// Goes on after a mistake, as far as what follows does not follow from it.
+    fn run_stage(&mut self, state: &mut StageState, errors: &mut Errors) {
         if state.platform.is_none() {
             state.platform = Some(self.platforms.target.clone());
         }
@@ -424,17 +435,17 @@ impl Planner<'_> {
             state.in_trigger = planned.in_trigger;
             state.linter = self.linter.with_comments(&planned.step.comments);
             let place = self.source.place(planned.step.lines.clone());
-            self.run_step(state, planned).map_err(|e| {
-                let e = e.at(&place);
-                if planned.in_trigger && e.hint.is_none() {
-                    let hint =
-                        format!("the instruction is an ONBUILD trigger of {}: {}", state.stage.base, planned.step.code);
-                    return e.hint(hint);
-                }
-                e
-            })?;
+            let Err(error) = self.run_step(state, planned) else { continue };
+            let mut error = error.at(&place);
+            if planned.in_trigger {
+                error.message = of_trigger(&state.stage.base, &planned.step.code, &error.message);
+            }
+            errors.push(error);
+            // Without these nobody knows what the rest of the stage says.
+            if errors.is_full() || matches!(planned.step.instruction, Instruction::Arg(_) | Instruction::Env(_)) {
+                return;
+            }
         }
-        Ok(())
     }
 
     fn run_step(&mut self, state: &mut StageState, planned: &Planned) -> Result<()> {
@@ -458,6 +469,11 @@ impl Planner<'_> {
             other => self.configure(state, step, other),
         }
     }
+}
+
+/// A mistake in an instruction that is not in the file, but came with the base.
+fn of_trigger(base: &str, trigger: &str, message: &str) -> String {
+    format!("ONBUILD trigger {} of {base}: {message}", quote(trigger))
 }
 
 /// Whether an instruction shows up in progress.
