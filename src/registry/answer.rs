@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 
-use super::error::{Error, Refusal, Result};
+use super::error::{Error, Refusal, Result, Service};
 use super::transport::{Call, Transport, lock};
 use super::watch::{Pace, Watch};
 
@@ -29,6 +29,7 @@ impl Transport {
             Err(_) => None,
         };
         Error::Refused(Box::new(Refusal {
+            service: Service::Registry,
             registry: call.place.host.clone(),
             what: call.what.to_owned(),
             status,
@@ -72,8 +73,8 @@ fn rate_limit(headers: &HeaderMap) -> Option<String> {
     }
 }
 
-/// The registry's own words: of the spec's JSON, of a token server's, or the first line of a text.
-fn message_of(body: &[u8]) -> Option<String> {
+/// The server's own words: of the spec's JSON, of a token server's, of S3's XML, or the first line of a text.
+pub(super) fn message_of(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let words = match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(json) => {
@@ -85,8 +86,15 @@ fn message_of(body: &[u8]) -> Option<String> {
                 (None, None) => field("error")?.to_owned(),
             }
         }
-        // A proxy's page for people helps nobody here.
-        Err(_) if text.trim_start().starts_with('<') => return None,
+        // S3's words; a proxy's page for people helps nobody here.
+        Err(_) if text.trim_start().starts_with('<') => {
+            let element = |name: &str| {
+                let (_, rest) = text.split_once(&format!("<{name}>"))?;
+                Some(rest.split_once(&format!("</{name}>"))?.0)
+            };
+            let code = element("Code")?;
+            element("Message").map_or_else(|| code.to_owned(), |message| format!("{code}: {message}"))
+        }
         Err(_) => text.lines().map(str::trim).find(|line| !line.is_empty())?.to_owned(),
     };
     // Enough for every message of a real registry, too little to flood a log; no control characters for a terminal.
@@ -99,7 +107,7 @@ mod tests {
 
     #[test]
     fn reads_the_registrys_own_words() {
-        let cases: [(&str, Option<&str>); 8] = [
+        let cases: [(&str, Option<&str>); 9] = [
             (
                 r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#,
                 Some("MANIFEST_UNKNOWN: manifest unknown"),
@@ -107,6 +115,10 @@ mod tests {
             (r#"{"details":"incorrect username or password"}"#, Some("incorrect username or password")),
             (r#"{"error":"invalid_grant"}"#, Some("invalid_grant")),
             ("<html><body>no</body></html>", None),
+            (
+                "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchKey</Code><Message>It is gone.</Message><Key>x</Key></Error>",
+                Some("NoSuchKey: It is gone."),
+            ),
             ("\n  too many requests\nsecond line", Some("too many requests")),
             ("\u{1b}[31mred", Some("[31mred")),
             ("", None),

@@ -196,16 +196,9 @@ impl Transport {
         };
         let call = Call {
             method: if body.is_some() { Method::POST } else { Method::GET },
-            place: &place,
-            url,
             headers,
-            scopes: &[],
-            repository: "",
-            what: &what,
             body: body.as_ref().map(|body| body as &dyn Fn() -> Result<Body>),
-            sent: None,
-            authorise: false,
-            tries: self.patience.tries,
+            ..Call::outside(&place, url, &what, self.patience.tries)
         };
         let response = self.send(&call, watch)?;
         if response.status() != StatusCode::OK {
@@ -226,19 +219,7 @@ impl Transport {
     pub(super) fn try_login(&self, place: &Place, credential: &Credential, watch: Watch<'_>) -> Result<Credential> {
         let url = self.base(place, watch)?;
         let host = self.host(&place.host)?;
-        let mut call = Call {
-            method: Method::GET,
-            place,
-            url: url.clone(),
-            headers: HeaderMap::new(),
-            scopes: &[],
-            repository: "",
-            what: "log in",
-            body: None,
-            sent: None,
-            authorise: false,
-            tries: self.patience.tries,
-        };
+        let mut call = Call::outside(place, url.clone(), "log in", self.patience.tries);
         let response = self.send(&call, watch)?;
         if response.status() != StatusCode::UNAUTHORIZED {
             // A registry that asks nobody: docker keeps the password all the same.

@@ -19,7 +19,7 @@ use crate::base::{Env, Secret};
 const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
 const ANSWER: u64 = 1024 * 1024;
 
-/// Access keys for ECR, from a resource's source or the environment.
+/// Access keys for Amazon's registries and buckets, from flags, a resource's source or the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsKeys {
     pub access_key_id: String,
@@ -75,16 +75,9 @@ impl Transport {
         let make_body = || Ok(Body::from(body));
         let call = Call {
             method: Method::POST,
-            place: &place,
-            url,
             headers,
-            scopes: &[],
-            repository: "",
-            what: "get ECR credentials",
             body: Some(&make_body),
-            sent: None,
-            authorise: false,
-            tries: self.patience.tries,
+            ..Call::outside(&place, url, "get ECR credentials", self.patience.tries)
         };
         let response = self.send(&call, watch)?;
         if response.status() != StatusCode::OK {

@@ -30,9 +30,18 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A registry's own no.
+/// Who said no: what helps differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Service {
+    #[default]
+    Registry,
+    Bucket,
+}
+
+/// A server's own no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    pub service: Service,
     pub registry: String,
     /// `pull manifest a/b:1`
     pub what: String,
@@ -84,6 +93,15 @@ impl Error {
     /// What to do about it, as a sentence for the user; none where the error says all.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Refused(refusal) if refusal.service == Service::Bucket => match refusal.status {
+                301 | 307 | 400 => Some("is the bucket in another region? say which with --region or AWS_REGION".to_owned()),
+                401 | 403 => Some(
+                    "check the access keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), the region, and what they may do in this bucket"
+                        .to_owned(),
+                ),
+                404 => Some("is it there? check the bucket, the key and the endpoint (--endpoint, AWS_ENDPOINT_URL_S3)".to_owned()),
+                _ => None,
+            },
             Self::Refused(refusal) => match refusal.status {
                 401 | 403 => Some(format!(
                     "log in with `dockless login {}`, or check that this account may do so on that repository",

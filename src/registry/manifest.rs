@@ -147,19 +147,9 @@ impl Transport {
             true => format!("manifest of {}@{name}", reference.repository()),
             false => format!("manifest of {}:{name}", reference.repository()),
         };
-        let call = Call {
-            method,
-            place,
-            url: self.address(place, reference, &format!("manifests/{name}"), watch)?,
-            headers,
-            scopes: &[pull_scope(place, reference)],
-            repository: reference.repository(),
-            what: &what,
-            body: None,
-            sent: None,
-            authorise: true,
-            tries,
-        };
+        let url = self.address(place, reference, &format!("manifests/{name}"), watch)?;
+        let scopes = [pull_scope(place, reference)];
+        let call = Call { method, headers, ..Call::get(place, url, &scopes, reference.repository(), &what, tries) };
         let response = self.send(&call, watch)?;
         if response.status() == StatusCode::OK { Ok(response) } else { Err(self.refusal(response, &call, watch)) }
     }
@@ -220,21 +210,10 @@ impl Transport {
         let what = format!("tags of {}", reference.repository());
         let invalid = |reason: String| Error::Invalid { registry: place.host.clone(), what: what.clone(), reason };
         let mut url = self.address(place, reference, "tags/list", watch)?;
+        let scopes = [pull_scope(place, reference)];
         let mut tags = Vec::new();
         for _ in 0..TAG_PAGES {
-            let call = Call {
-                method: Method::GET,
-                place,
-                url: url.clone(),
-                headers: HeaderMap::new(),
-                scopes: &[pull_scope(place, reference)],
-                repository: reference.repository(),
-                what: &what,
-                body: None,
-                sent: None,
-                authorise: true,
-                tries,
-            };
+            let call = Call::get(place, url.clone(), &scopes, reference.repository(), &what, tries);
             let response = self.send(&call, watch)?;
             if response.status() != StatusCode::OK {
                 return Err(self.refusal(response, &call, watch));

@@ -1,11 +1,13 @@
-//! The distribution-spec client: resolves, pulls and pushes images, logs in and out. One `Registry` serves a whole
-//! process; it starts nothing (no runtime, no connection, no certificate is read) before the first request.
+//! The distribution-spec client: resolves, pulls and pushes images, logs in and out; and S3 buckets, for those who have
+//! no registry. One `Registry` serves a whole process; it starts nothing (no runtime, no connection, no certificate is read) before the first request.
 
 mod answer;
 mod auth;
+mod bucket;
 mod challenge;
 pub mod client;
 mod config;
+mod download;
 mod ecr;
 mod error;
 mod helper;
@@ -19,8 +21,9 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use bucket::{Addressing, BucketSettings, Object, ObjectAddress};
 pub use ecr::{AwsKeys, region as ecr_region};
-pub use error::{Error, Refusal, Result};
+pub use error::{Error, Refusal, Result, Service};
 pub use watch::Patience;
 
 use crate::base::{Cancel, Env, Reference, Secret};

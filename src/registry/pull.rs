@@ -1,17 +1,14 @@
-//! Layers from a registry into a blob store: several at once, resumed where they broke, verified.
+//! Layers from a registry into a blob store: several at once, verified.
 
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
-use reqwest::{Method, StatusCode};
-
 use super::config::Place;
 use super::error::{Error, Result};
 use super::manifest::pull_scope;
 use super::transport::{Call, Transport, lock};
-use super::watch::{Pace, Watch};
+use super::watch::Watch;
 use super::{Registry, Resolved};
 use crate::base::progress::Step;
 use crate::base::{Cancel, Platform, Reference};
@@ -110,68 +107,15 @@ impl Transport {
         let Descriptor { digest, size, .. } = descriptor;
         let what = format!("blob {digest} of {}", reference.repository());
         let url = self.address(place, reference, &format!("blobs/{digest}"), watch)?;
-        let invalid = |reason: String| Error::Invalid { registry: place.host.clone(), what: what.clone(), reason };
-        let disk = |source| store::Error::Io { path: format!("blob {digest}"), source };
+        let scopes = [pull_scope(place, reference)];
+        let call = Call::get(place, url, &scopes, reference.repository(), &what, tries);
         let mut writer = blobs.create()?;
-        let mut at = 0;
-        let mut failures = 0;
-        loop {
-            let mut headers = HeaderMap::new();
-            if at > 0
-                && let Ok(range) = format!("bytes={at}-").parse()
-            {
-                headers.insert(RANGE, range);
-            }
-            let call = Call {
-                method: Method::GET,
-                place,
-                url: url.clone(),
-                headers,
-                scopes: &[pull_scope(place, reference)],
-                repository: reference.repository(),
-                what: &what,
-                body: None,
-                sent: None,
-                authorise: true,
-                tries: tries.saturating_sub(failures),
-            };
-            let mut response = self.send(&call, watch)?;
-            // Bytes that come again because the registry knows no ranges.
-            let mut skip = match response.status() {
-                StatusCode::OK => at,
-                StatusCode::PARTIAL_CONTENT if at > 0 && range_start(response.headers()) == Some(at) => 0,
-                StatusCode::PARTIAL_CONTENT => {
-                    return Err(invalid("answers another range than was asked for".to_owned()));
-                }
-                _ => return Err(self.refusal(response, &call, watch)),
-            };
-            let mut pace = Pace::new();
-            let before = at;
-            let broken = loop {
-                match self.chunk(&mut response, &mut pace, watch)? {
-                    Ok(Some(bytes)) => {
-                        let again = skip.min(bytes.len() as u64) as usize;
-                        skip -= again as u64;
-                        let bytes = &bytes[again..];
-                        at += bytes.len() as u64;
-                        if at > *size {
-                            return Err(invalid(format!("is longer than the {size} bytes of its descriptor")));
-                        }
-                        writer.write_all(bytes).map_err(disk)?;
-                        count(bytes.len() as u64);
-                    }
-                    Ok(None) if at == *size => break None,
-                    Ok(None) => break Some(format!("ended after {at} of {size} bytes")),
-                    Err(reason) => break Some(reason),
-                }
-            };
-            let Some(reason) = broken else { break };
-            failures = if at > before { 1 } else { failures + 1 };
-            if failures >= tries {
-                return Err(Error::Unreachable { registry: place.host.clone(), what, cause: reason });
-            }
-            watch.sleep(self.backoff(failures))?;
-        }
+        self.download(call, Some(*size), watch, &mut |bytes| {
+            let written = writer.write_all(bytes);
+            written.map_err(|source| store::Error::Io { path: format!("blob {digest}"), source })?;
+            count(bytes.len() as u64);
+            Ok(())
+        })?;
         match writer.complete_verified_as(digest, Some(*size)) {
             Err(store::Error::Mismatch { expected, actual }) => {
                 Err(Error::Mismatch { registry: place.host.clone(), what, expected, actual })
@@ -179,10 +123,6 @@ impl Transport {
             other => Ok(other?),
         }
     }
-}
-
-fn range_start(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
 #[cfg(test)]

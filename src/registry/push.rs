@@ -127,19 +127,8 @@ enum Session {
 
 impl Pusher<'_> {
     fn call<'c>(&'c self, method: Method, url: Url, headers: HeaderMap, what: &'c str, tries: u32) -> Call<'c> {
-        Call {
-            method,
-            place: self.place,
-            url,
-            headers,
-            scopes: self.scopes,
-            repository: self.to.repository(),
-            what,
-            body: None,
-            sent: None,
-            authorise: true,
-            tries,
-        }
+        let repository = self.to.repository();
+        Call { method, headers, ..Call::get(self.place, url, self.scopes, repository, what, tries) }
     }
 
     fn document(&self, descriptor: &Descriptor, bytes: &[u8], name: &str, watch: Watch<'_>) -> Result<()> {

@@ -48,6 +48,37 @@ pub(super) struct Call<'a> {
     pub tries: u32,
 }
 
+impl<'a> Call<'a> {
+    /// A plain question about a repository, which the registry may ask to be authorised for.
+    pub fn get(
+        place: &'a Place,
+        url: Url,
+        scopes: &'a [String],
+        repository: &'a str,
+        what: &'a str,
+        tries: u32,
+    ) -> Self {
+        Self {
+            method: Method::GET,
+            place,
+            url,
+            headers: HeaderMap::new(),
+            scopes,
+            repository,
+            what,
+            body: None,
+            sent: None,
+            authorise: true,
+            tries,
+        }
+    }
+
+    /// A question to somebody who knows nothing of registries' challenges: a token server, a cloud, a bucket.
+    pub fn outside(place: &'a Place, url: Url, what: &'a str, tries: u32) -> Self {
+        Self { authorise: false, ..Self::get(place, url, &[], "", what, tries) }
+    }
+}
+
 /// All that is remembered of one host.
 pub(super) struct Host {
     pub name: String,
@@ -399,7 +430,8 @@ fn redirect_target(call: &Call<'_>, url: &Url, response: &Response) -> std::resu
         Method::GET | Method::HEAD => matches!(status, 301 | 302 | 303 | 307 | 308),
         _ => matches!(status, 307 | 308),
     };
-    if !follows {
+    // S3 tells of a bucket's other region in the body of a 301 that leads nowhere.
+    if !follows || !response.headers().contains_key(LOCATION) {
         return Ok(None);
     }
     let target =
