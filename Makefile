@@ -52,7 +52,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	ci/deps
-	shellcheck ci/setup ci/bases ci/demo ci/deps ci/skips .ci/run
+	shellcheck ci/setup ci/s3-server ci/bases ci/demo ci/deps ci/skips .ci/run
 
 bench:
 	$(MAKE) binary

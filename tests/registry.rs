@@ -7,6 +7,8 @@ mod hostile_registry;
 #[path = "support/sample_image.rs"]
 mod sample_image;
 
+#[path = "registry/bucket.rs"]
+mod bucket;
 #[path = "registry/command.rs"]
 mod command;
 #[path = "registry/ecr.rs"]

@@ -6,6 +6,7 @@ mod context;
 mod exit;
 mod faces;
 mod flags;
+mod given;
 mod hidden;
 mod output;
 mod progress;

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use super::ledger::Ledger;
 use super::mtree::{self, is_git_s_own, last_name};
 use super::tgz::below_dev;
-use super::warn;
+use super::warn::{self, Tally};
 use crate::layer::{DirOptions, DirTarget, Entry, Lost, Target};
 use crate::sys::{Kind, Meta, Root, meta};
 
@@ -56,50 +56,60 @@ pub fn keep_empty_folders(ledger: &Ledger, rootfs: &Path) -> anyhow::Result<()> 
 
 /// What only the mtree knows, and what git itself will stumble over: a line for each.
 pub fn warnings(ledger: &Ledger) -> Vec<String> {
-    let mut counts: BTreeMap<&str, (u64, &Path)> = BTreeMap::new();
-    let mut note = |class, path| counts.entry(class).or_insert((0, path)).0 += 1;
+    let mut tally = Tally::default();
     let mut files = BTreeSet::new();
     for (path, node) in ledger.entries() {
         if is_git_s_own(last_name(path)) {
-            note("names that mean something to git (add them with `git add -f`)", path);
+            tally.note("names that mean something to git (add them with `git add -f`)", path);
         }
         if below_dev(path) {
             continue;
         }
         let Some(kept) = stored(path, &node.kind, &node.meta) else {
-            note("devices, fifos and sockets", path);
+            tally.note("devices, fifos and sockets", path);
             continue;
         };
         if (node.meta.uid, node.meta.gid) != (0, 0) {
-            note("owners other than root", path);
+            tally.note("owners other than root", path);
         }
         if !matches!(node.kind, Kind::Symlink { .. }) && kept.mode != node.meta.mode {
-            note("modes other than 644 and 755", path);
+            tally.note("modes other than 644 and 755", path);
         }
         if !node.meta.xattrs.is_empty() {
-            note("extended attributes", path);
+            tally.note("extended attributes", path);
         }
         if !files.insert(node.file) {
-            note("hard links", path);
+            tally.note("hard links", path);
         }
     }
-    counts
-        .into_iter()
-        .map(|(class, (count, first))| format!("git does not keep {class}: {count}, the first is /{}", first.display()))
-        .collect()
+    tally.lines("git does not keep")
 }
 
 /// Above this an mtree is not read: it is one line a file, and a tree of a million files needs some 200 MB.
 const MTREE_LIMIT: u64 = 512 << 20;
 
+/// The lines of the `rootfs.mtree` in a folder; none where there is no such file.
+pub fn read_mtree(dir: &Path) -> anyhow::Result<Option<Vec<mtree::Line>>> {
+    let path = dir.join(MTREE);
+    let file = match fs::File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(|| format!("open {}", path.display()))?,
+    };
+    let mut text = String::new();
+    file.take(MTREE_LIMIT).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+    Ok(Some(mtree::parse(&text).with_context(|| path.display().to_string())?))
+}
+
+/// Whether a path is a `.keep` that only this module put there: one that the image has is in its mtree.
+pub fn is_placeholder(path: &Path, in_mtree: impl FnOnce(&Path) -> bool) -> bool {
+    last_name(path) == KEEP && !in_mtree(path)
+}
+
 /// Gives a checked-out `rootfs/` back what git lost, from the `rootfs.mtree` beside it. Says what this host refused.
 pub fn restore(dir: &Path) -> anyhow::Result<Vec<String>> {
-    let path = dir.join(MTREE);
-    let mut text = String::new();
-    let file = fs::File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    file.take(MTREE_LIMIT).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-    let lines = mtree::parse(&text).with_context(|| path.display().to_string())?;
-
+    let Some(lines) = read_mtree(dir)? else {
+        bail!("{} has no {MTREE}, which would say what to restore", dir.display());
+    };
     let rootfs = dir.join("rootfs");
     let open = || Root::open(&rootfs).with_context(|| format!("open {}", rootfs.display()));
     let root = open()?;

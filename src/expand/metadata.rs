@@ -1,8 +1,9 @@
 //! `metadata.json`: what Concourse starts a container of a root file system with.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::image::ImageConfig;
+use crate::image::config::RunConfig;
 
 /// Concourse reads these four; every dialect of the file that its resources write is a part of it.
 #[derive(Serialize)]
@@ -27,6 +28,27 @@ pub fn metadata(image: &ImageConfig) -> Vec<u8> {
     bytes
 }
 
+/// The file as any of the tools that write it has it: keys that are missing or `null`, and further ones.
+#[derive(Deserialize)]
+struct Given {
+    user: Option<String>,
+    env: Option<Vec<String>>,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+}
+
+/// What the file says of an image's config.
+pub fn parse(json: &[u8]) -> serde_json::Result<RunConfig> {
+    let given: Given = serde_json::from_slice(json)?;
+    Ok(RunConfig {
+        user: given.user.unwrap_or_default(),
+        env: given.env.unwrap_or_default(),
+        entrypoint: given.entrypoint.filter(|words| !words.is_empty()),
+        cmd: given.cmd.filter(|words| !words.is_empty()),
+        ..RunConfig::default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +63,16 @@ mod tests {
         config.config.env = vec!["A=b".to_owned()];
         config.config.cmd = Some(vec!["sh".to_owned()]);
         assert_eq!(text(&config), "{\"user\":\"app:1000\",\"env\":[\"A=b\"],\"entrypoint\":[],\"cmd\":[\"sh\"]}\n");
+    }
+
+    #[test]
+    fn every_dialect_is_read() {
+        let config = |json: &str| parse(json.as_bytes()).unwrap();
+        assert_eq!(config("{}"), RunConfig::default());
+        assert_eq!(config(r#"{"env":null,"user":"","labels":{"a":"b"}}"#), RunConfig::default());
+        let read = config(r#"{"user":"app","env":["A=b"],"entrypoint":[],"cmd":["sh"]}"#);
+        assert_eq!((read.user.as_str(), read.env.len(), read.entrypoint), ("app", 1, None));
+        assert_eq!(read.cmd.as_deref(), Some(&["sh".to_owned()][..]));
+        assert!(parse(br#"{"env":"A=b"}"#).is_err());
     }
 }

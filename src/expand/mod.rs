@@ -1,8 +1,10 @@
 //! One image into what a pipeline wants next: `image.tar`, `digest`, `rootfs/` with `metadata.json`, artifacts.
-//! Everything is laid out in a directory beside the output and renamed last.
+//! Everything is laid out in a directory beside the output and renamed last. And the way back: a root file system in
+//! any of these forms to an image of one layer.
 
 mod artifact;
 mod git;
+mod import;
 mod ledger;
 mod metadata;
 mod mtree;
@@ -19,6 +21,7 @@ use anyhow::{Context, bail};
 
 pub use artifact::Artifact;
 pub use git::restore;
+pub use import::{Imported, import_archive, import_folder, is_rootfs_archive, is_rootfs_folder};
 use stage::Stage;
 
 use crate::base::{Cancel, Reference};
@@ -63,6 +66,7 @@ pub struct Expanded {
 
 const ROOTFS: &str = "rootfs";
 const METADATA: &str = "metadata.json";
+const TGZ: &str = "rootfs.tgz";
 /// In the stage, for what is needed on the way and is no output.
 const SCRATCH: &str = ".scratch";
 
@@ -193,7 +197,8 @@ fn lay_out_files(
         unpacked.ledger
     };
     if formats.tgz {
-        tgz::write(&stage.join("rootfs.tgz"), &metadata, &ledger, &root, cancel)?;
+        tgz::write(&stage.join(TGZ), &metadata, &ledger, &root, cancel)?;
+        warnings.extend(tgz::warnings(&ledger));
     }
     let picks = artifact::find(&formats.artifacts, &ledger)?;
     if !picks.is_empty() {
@@ -206,19 +211,8 @@ fn lay_out_files(
 }
 
 /// Names that this module writes: no artifact goes there, asked for or not.
-const OWN: [&str; 11] = [
-    "image.tar",
-    "digest",
-    "image-id",
-    "repository",
-    "tag",
-    ROOTFS,
-    METADATA,
-    "rootfs.tgz",
-    git::MTREE,
-    "oci",
-    SCRATCH,
-];
+const OWN: [&str; 11] =
+    ["image.tar", "digest", "image-id", "repository", "tag", ROOTFS, METADATA, TGZ, git::MTREE, "oci", SCRATCH];
 
 fn pick(
     picks: &[artifact::Pick],

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::ledger::{Ledger, Node};
+use super::warn::Tally;
 use crate::base::Cancel;
 use crate::layer::{Compression, Encoder, Entry, TarWriter};
 use crate::sys::{Kind, Meta, Root};
@@ -53,6 +54,20 @@ pub fn write(dest: &Path, metadata: &[u8], ledger: &Ledger, rootfs: &Path, cance
     let out = tar.finish()?.finish()?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?;
     Ok(())
+}
+
+/// What is in the archive, and not in what Concourse unpacks of it: a line for each class.
+pub fn warnings(ledger: &Ledger) -> Vec<String> {
+    let mut tally = Tally::default();
+    for (path, node) in ledger.entries().filter(|(path, _)| !below_dev(path)) {
+        if !node.meta.xattrs.is_empty() {
+            tally.note("extended attributes", path);
+        }
+        if matches!(node.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) {
+            tally.note("device nodes", path);
+        }
+    }
+    tally.lines("Concourse's s3 resource does not unpack")
 }
 
 /// Inside `/dev`, not that directory itself.

@@ -13,7 +13,7 @@ use crate::store::{BlobStore, BlobWrite};
 /// made of an empty one; its layers and history are filled in here.
 pub fn import(
     rootfs: &mut (dyn Read + Send),
-    mut config: ImageConfig,
+    config: ImageConfig,
     message: &str,
     epoch: &Epoch,
     blobs: &dyn BlobStore,
@@ -31,13 +31,23 @@ pub fn import(
     let (digest, size) = tee.blob.complete()?;
     let diff_id = DiffId(digest);
     let descriptor = Descriptor::new(Dialect::Oci.layer(Compression::Uncompressed), digest, size);
+    of_layer(LayerBlob { descriptor, diff_id }, config, message, epoch, blobs)
+}
 
+/// Makes an image of one layer that is in `blobs`; what the config says of layers and history is filled in here.
+pub fn of_layer(
+    layer: LayerBlob,
+    mut config: ImageConfig,
+    message: &str,
+    epoch: &Epoch,
+    blobs: &dyn BlobStore,
+) -> Result<Image> {
     let created = Some(epoch.created().to_string());
-    config.rootfs.diff_ids = vec![diff_id];
+    config.rootfs.diff_ids = vec![layer.diff_id];
     config.history =
         vec![History { created: created.clone(), comment: Some(message.to_owned()), ..History::default() }];
     config.created = created;
-    Image::write(blobs, &config.to_bytes(), vec![LayerBlob { descriptor, diff_id }], Dialect::Oci, BTreeMap::new())
+    Image::write(blobs, &config.to_bytes(), vec![layer], Dialect::Oci, BTreeMap::new())
 }
 
 /// Stores what is read through it.

@@ -21,7 +21,7 @@ use std::path::Path;
 
 pub use config::ImageConfig;
 pub use convert::{Uniform, uniform};
-pub use import::import;
+pub use import::{import, of_layer};
 pub use loaded::Image;
 pub use local::{Collected, ImageStore, Pin, StoredImage};
 pub use manifest::{Index, Manifest};

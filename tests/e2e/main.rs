@@ -3,6 +3,7 @@
 mod cli;
 mod cli_build;
 mod cli_faces;
+mod cli_forms;
 mod cli_images;
 mod cli_task;
 mod expansion;
@@ -11,4 +12,5 @@ mod golden_build;
 mod interop;
 mod main_job;
 mod oracle;
+mod spec;
 mod streaming;

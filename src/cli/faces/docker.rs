@@ -7,8 +7,8 @@ use crate::cli::flags::ignored_flags;
 use crate::cli::session::{Out, Session};
 use crate::cli::verbs::inspect::Kind;
 use crate::cli::verbs::{
-    build, container, containers, cp, disk, history, images, import, inspect, load, login, pull, push, rmi, save, tag,
-    version,
+    build, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull, push, rmi,
+    save, tag, version,
 };
 
 /// docker without a daemon: dockless.
@@ -47,8 +47,8 @@ pub enum Verb {
     Rmi(rmi::Args),
     Inspect(inspect::Args),
     History(history::Args),
-    Pull(pull::Args),
-    Push(push::Args),
+    Pull(Box<pull::Args>),
+    Push(Box<push::Args>),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     Create(Box<container::CreateArgs>),
@@ -57,7 +57,7 @@ pub enum Verb {
     Cp(cp::Args),
     Rm(containers::RmArgs),
     Ps(containers::PsArgs),
-    Export(containers::ExportArgs),
+    Export(export::Args),
     Logs(containers::LogsArgs),
     Wait(containers::WaitArgs),
     Version(version::VersionArgs),
@@ -98,8 +98,8 @@ pub enum ImageVerb {
     Tag(tag::Args),
     Inspect(inspect::Args),
     History(history::Args),
-    Pull(pull::Args),
-    Push(push::Args),
+    Pull(Box<pull::Args>),
+    Push(Box<push::Args>),
     Prune(disk::PruneArgs),
 }
 
@@ -113,7 +113,7 @@ pub enum ContainerVerb {
     Rm(containers::RmArgs),
     #[command(visible_alias = "ps", visible_alias = "list")]
     Ls(containers::PsArgs),
-    Export(containers::ExportArgs),
+    Export(export::Args),
     Inspect(inspect::Args),
     Logs(containers::LogsArgs),
     Wait(containers::WaitArgs),
@@ -198,8 +198,8 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
         Verb::Image(ImageVerb::Inspect(args)) => inspect::run(args.of_kind(Kind::Image), session),
         Verb::Container(ContainerVerb::Inspect(args)) => inspect::run(args.of_kind(Kind::Container), session),
         Verb::History(args) | Verb::Image(ImageVerb::History(args)) => history::run(args, session),
-        Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(args, session),
-        Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) => push::run(args, session),
+        Verb::Pull(args) | Verb::Image(ImageVerb::Pull(args)) => pull::run(*args, session),
+        Verb::Push(args) | Verb::Image(ImageVerb::Push(args)) => push::run(*args, session),
         Verb::Login(args) => login::login(args, session),
         Verb::Logout(args) => login::logout(args, session),
         Verb::Create(args) | Verb::Container(ContainerVerb::Create(args)) => container::create(*args, session),
@@ -208,7 +208,7 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
         Verb::Cp(args) | Verb::Container(ContainerVerb::Cp(args)) => cp::run(args, session),
         Verb::Rm(args) | Verb::Container(ContainerVerb::Rm(args)) => containers::rm(args, session),
         Verb::Ps(args) | Verb::Container(ContainerVerb::Ls(args)) => containers::ps(args, session),
-        Verb::Export(args) | Verb::Container(ContainerVerb::Export(args)) => containers::export(args, session),
+        Verb::Export(args) | Verb::Container(ContainerVerb::Export(args)) => export::run(args, session),
         Verb::Logs(args) | Verb::Container(ContainerVerb::Logs(args)) => containers::logs(args, session),
         Verb::Wait(args) | Verb::Container(ContainerVerb::Wait(args)) => containers::wait(args, session),
         Verb::Version(args) | Verb::Buildx(BuildxVerb::Version(args)) => version::version(args, session),

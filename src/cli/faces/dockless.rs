@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
-use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, task, unpack, version};
+use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, rootfs, task, unpack, version};
 use crate::exec::Isolation;
 
 use super::docker;
@@ -35,6 +35,8 @@ pub enum Verb {
     Task(Box<task::Args>),
     Expand(expand::Args),
     Unpack(unpack::Args),
+    #[command(subcommand)]
+    Rootfs(rootfs::Args),
     Du(disk::DuArgs),
     Prune(disk::PruneArgs),
     Doctor(doctor::Args),
@@ -66,6 +68,7 @@ pub fn run(dockless: Dockless, session: &Session) -> anyhow::Result<Exit> {
         Verb::Task(args) => task::run(*args, session),
         Verb::Expand(args) => expand::run(args, session),
         Verb::Unpack(args) => unpack::run(args, session),
+        Verb::Rootfs(args) => rootfs::run(args, session),
         Verb::Du(args) => disk::du(args, session),
         Verb::Prune(args) => disk::prune(args, session),
         Verb::Doctor(args) => doctor::run(args, session),
@@ -88,13 +91,15 @@ The main job
   expand      lay out one image: image.tar, digest, root file system, picked files
 
 Images, with no registry
-  import      make a base image of a root file system's tar
+  import      make a base image of a root file system: a tar, or rootfs/ with metadata.json in any form
+  export      an image as rootfs/ with metadata.json: a folder, a git work tree, a tgz for S3
+  rootfs      restore what git forgot of a root file system
   load, save  read and write archives (docker, OCI)
   unpack      unpack an image's files into a folder
   images      list                        tag, rmi    give and take names
   inspect     what is known of one        history     the steps it is made of
 
-Images, with a registry
+Images, with a registry or a bucket (s3://BUCKET/KEY)
   pull, push, login, logout
 
 Containers, to run something or to copy files out

@@ -1,8 +1,7 @@
-//! `ps`, `rm`, `export`, `logs` and `wait`: containers at rest.
+//! `ps`, `rm`, `logs` and `wait`: containers at rest.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -46,16 +45,6 @@ pub struct RmArgs {
     /// Accepted; anonymous volumes are never made
     #[arg(short, long, hide = true)]
     volumes: bool,
-}
-
-/// Write a container's files as one flat tar.
-#[derive(Debug, Clone, clap::Args)]
-pub struct ExportArgs {
-    #[arg(value_name = "CONTAINER")]
-    container: String,
-    /// File to write [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
 }
 
 /// Show what a detached container printed.
@@ -157,33 +146,6 @@ pub fn rm(args: RmArgs, session: &Session) -> anyhow::Result<Exit> {
     }
     out.finish()?;
     Ok(exit)
-}
-
-pub fn export(args: ExportArgs, session: &Session) -> anyhow::Result<Exit> {
-    session.enter_namespace()?;
-    let state = session.state()?;
-    match args.output {
-        None => {
-            session.refuse_terminal()?;
-            let mut out = io::BufWriter::new(io::stdout().lock());
-            containers::export(state, &args.container, &mut out)?;
-            out.flush()?;
-        }
-        Some(path) => {
-            let path = session.absolute(path);
-            let dir = path.parent().unwrap_or(&path);
-            // Beside its place and renamed: nobody meets half a tar under that name.
-            let mut file = tempfile::Builder::new()
-                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .tempfile_in(dir)?;
-            let mut out = io::BufWriter::new(file.as_file_mut());
-            containers::export(state, &args.container, &mut out)?;
-            out.flush()?;
-            drop(out);
-            file.persist(&path).map_err(|error| error.error)?;
-        }
-    }
-    Ok(Exit::Success)
 }
 
 pub fn logs(args: LogsArgs, session: &Session) -> anyhow::Result<Exit> {

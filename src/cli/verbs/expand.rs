@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use crate::cli::exit::{Exit, usage};
+use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::expand::{self, Archive, Artifact, Formats};
-use crate::image;
 use crate::task::config;
 
 /// Lay out an image: image.tar, digest, root file system, picked files.
@@ -71,27 +71,9 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         compression: args.compression,
     };
     let (output, cancel) = (session.absolute(&args.output), session.cancel()?);
-    let path = session.absolute(&args.image);
-    // A name in the store wins over a file of that name only where there is no such file.
-    let expanded = if path.exists() {
-        let opened = image::open(&path, &session.state()?.tmp()?)?;
-        let [(image, references)] = opened.images.as_slice() else {
-            let names: Vec<_> = opened.images.iter().flat_map(|(_, names)| names).map(|n| n.familiar()).collect();
-            return Err(usage(format!(
-                "{} holds {} images ({}); load it and expand one by name",
-                args.image,
-                opened.images.len(),
-                names.join(", ")
-            )));
-        };
-        expand::expand(image, references, &*opened.blobs, &formats, &output, &cancel)
-    } else {
-        let stored = session.image(&args.image)?;
-        let store = session.images()?;
-        let image = store.load(&stored.descriptor)?;
-        expand::expand(&image, &stored.references, &*store.blobs(), &formats, &output, &cancel)
-    };
-    let expanded = expanded.with_context(|| format!("expand {}", args.image))?;
+    let Given { image, references, blobs } = Given::new(&args.image, None, session)?;
+    let expanded = expand::expand(&image, &references, &*blobs, &formats, &output, &cancel)
+        .with_context(|| format!("expand {}", args.image))?;
     expanded.warnings.iter().for_each(|warning| session.warn(warning));
     Ok(Exit::Success)
 }

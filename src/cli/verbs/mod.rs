@@ -1,5 +1,6 @@
 //! One file a verb: what is typed, what it means, what is printed.
 
+pub mod bucket;
 pub mod build;
 pub mod container;
 pub mod containers;
@@ -8,6 +9,7 @@ pub mod debug;
 pub mod disk;
 pub mod doctor;
 pub mod expand;
+pub mod export;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -19,6 +21,7 @@ pub mod pull;
 pub mod push;
 pub mod resource;
 pub mod rmi;
+pub mod rootfs;
 pub mod save;
 pub mod tag;
 pub mod task;

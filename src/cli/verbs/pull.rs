@@ -1,15 +1,22 @@
-//! `pull`: an image from its registry into the store.
+//! `pull`: an image from its registry, or out of a bucket, into the store.
 
 use crate::base::{Platform, Reference};
-use crate::cli::exit::{Exit, Unsupported};
+use crate::cli::exit::{Exit, Unsupported, usage};
 use crate::cli::progress::{Display, Mode};
 use crate::cli::session::{Out, Session};
+use crate::registry::ObjectAddress;
 
-/// Fetch an image from its registry.
+use super::bucket;
+
+/// Fetch an image from its registry, or from an S3 bucket.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    #[arg(value_name = "IMAGE")]
-    image: Reference,
+    /// Name of the image, or an object: an image archive, or a tgz of a root file system
+    #[arg(value_name = "IMAGE | s3://BUCKET/KEY")]
+    image: String,
+    /// Name for the image of an object
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<Reference>,
     /// Print the name only
     #[arg(short, long)]
     quiet: bool,
@@ -18,13 +25,24 @@ pub struct Args {
     platform: Option<Platform>,
     #[arg(short, long, hide = true)]
     all_tags: bool,
+    #[command(flatten)]
+    flags: bucket::Flags,
 }
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     if args.all_tags {
         return Err(Unsupported::instead("pull --all-tags", "name the tags"));
     }
-    let reference = args.image.or_latest();
+    if ObjectAddress::is_meant(&args.image) {
+        let Args { image: from, name, quiet, platform, flags, .. } = &args;
+        let pull = bucket::Pull { from, name: name.as_ref(), platform: platform.as_ref(), quiet: *quiet, flags };
+        return bucket::pull(&pull, session);
+    }
+    args.flags.refuse()?;
+    if args.name.is_some() {
+        return Err(usage("a second name is for what comes out of a bucket; others are given with `tag`"));
+    }
+    let reference = args.image.parse::<Reference>()?.or_latest();
     let platform = args.platform.unwrap_or_else(Platform::host);
     let (state, cancel) = (session.state()?, session.cancel()?);
     let store = session.images()?;

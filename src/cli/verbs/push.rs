@@ -1,17 +1,26 @@
-//! `push`: an image of the store to its registry.
+//! `push`: an image of the store to its registry, or into a bucket.
 
 use crate::base::{Platform, Reference};
-use crate::cli::exit::{Exit, missing};
+use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::progress::{Display, Mode};
 use crate::cli::session::{Out, Session};
 use crate::export;
-use crate::registry::{Registry, Settings};
+use crate::registry::{ObjectAddress, Registry, Settings};
 
-/// Send an image to its registry.
+use super::bucket;
+
+/// Send an image to its registry, or to an S3 bucket.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// Name of the image; for a bucket, also an archive or a layout folder
     #[arg(value_name = "IMAGE")]
-    image: Reference,
+    image: String,
+    /// s3://BUCKET/KEY instead of the registry that the name says
+    #[arg(value_name = "s3://BUCKET/KEY")]
+    bucket: Option<String>,
+    /// What the object in the bucket is [default: by the key's ending: .tgz rootfs-tgz, .tar docker]
+    #[arg(long, value_enum, requires = "bucket")]
+    format: Option<bucket::Format>,
     /// All tags of the repository
     #[arg(short, long)]
     all_tags: bool,
@@ -24,25 +33,40 @@ pub struct Args {
     /// Speak plain HTTP, or TLS with any certificate
     #[arg(long)]
     insecure_registry: bool,
+    #[command(flatten)]
+    flags: bucket::Flags,
 }
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
+    if ObjectAddress::is_meant(&args.image) {
+        return Err(usage("name the image too: push IMAGE s3://BUCKET/KEY"));
+    }
+    if let Some(to) = &args.bucket {
+        if args.all_tags || args.insecure_registry {
+            return Err(usage("--all-tags and --insecure-registry are for registries"));
+        }
+        let Args { image, format, platform, quiet, flags, .. } = &args;
+        let push = bucket::Push { image, to, format: *format, platform: platform.as_ref(), quiet: *quiet, flags };
+        return bucket::push(&push, session);
+    }
+    args.flags.refuse()?;
+    let image: Reference = args.image.parse()?;
     let store = session.images()?;
     let mut names: Vec<Reference> = Vec::new();
     if args.all_tags {
         for stored in store.list()? {
-            names.extend(stored.references.into_iter().filter(|name| name.name() == args.image.name()));
+            names.extend(stored.references.into_iter().filter(|name| name.name() == image.name()));
         }
         if names.is_empty() {
-            return Err(missing(format!("No such image: {}", args.image.familiar())));
+            return Err(missing(format!("No such image: {}", image.familiar())));
         }
     } else {
-        names.push(args.image.clone().or_latest());
+        names.push(image.clone().or_latest());
     }
     let cancel = session.cancel()?;
     let registry = match args.insecure_registry {
         true => {
-            let insecure = vec![args.image.registry().to_owned()];
+            let insecure = vec![image.registry().to_owned()];
             Registry::new(&session.env, Settings { insecure, ..Settings::default() })?
         }
         false => session.state()?.registry()?.clone(),
