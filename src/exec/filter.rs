@@ -88,7 +88,18 @@ pub fn confined() -> Filter {
     ]);
     let mut compat: Vec<_> = REFUSED_32.iter().map(|call| refuse(*call, When::Always)).collect();
     compat.extend([flags(120), absent(435), equals(54, 1, TIOCSTI), equals(54, 1, TIOCLINUX)]);
-    Filter { native, compat }
+    Filter { native, compat, compat_default: None }
+}
+
+/// The rules of a step without network: sockets are for processes of this machine, and to ask the kernel.
+pub fn offline() -> Vec<Rule> {
+    let family = |family: i32| When::Equals { argument: 0, mask: u32::MAX, value: family.unsigned_abs() };
+    let socket = |when, action| Rule { call: libc::SYS_socket, when, action };
+    vec![
+        socket(family(libc::AF_UNIX), Action::Allow),
+        socket(family(libc::AF_NETLINK), Action::Allow),
+        socket(When::Always, Action::Errno(libc::EAFNOSUPPORT)),
+    ]
 }
 
 #[cfg(test)]

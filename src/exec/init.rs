@@ -22,15 +22,17 @@ use super::wire::{self, Failure, Message, Order};
 use crate::sys::process;
 
 /// Runs a plan to its end and tells how it ended.
-pub fn run(plan: &Plan, control: OwnedFd, input: OwnedFd) {
-    let message = attempt(plan, &control, input).unwrap_or_else(Message::Failed);
+///
+/// `supervisor` hears of the process's answered calls; without one, dockless itself does.
+pub fn run(plan: &Plan, control: OwnedFd, supervisor: Option<OwnedFd>, input: OwnedFd) {
+    let message = attempt(plan, &control, supervisor, input).unwrap_or_else(Message::Failed);
     // If nobody listens any more, nobody wants to know.
     let _ = wire::send(&control, &message, &[]);
 }
 
-fn attempt(plan: &Plan, control: &OwnedFd, input: OwnedFd) -> Result<Message, Failure> {
+fn attempt(plan: &Plan, control: &OwnedFd, supervisor: Option<OwnedFd>, input: OwnedFd) -> Result<Message, Failure> {
     let named = |call: &'static str| move |error: io::Error| Failure::setup(call, &error);
-    let own_pids = plan.namespaces.pid;
+    let own_pids = plan.namespaces.is_some_and(|namespaces| namespaces.pid);
     if own_pids {
         // With process 1 goes its whole namespace.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
@@ -59,13 +61,13 @@ fn attempt(plan: &Plan, control: &OwnedFd, input: OwnedFd) -> Result<Message, Fa
         .map_err(named("wait for signals"))?;
     let child = match process::fork().map_err(named("fork"))? {
         None => {
-            let failure = launch(&plan.launch, streams, control);
+            let failure = launch(&plan.launch, streams, supervisor.as_ref().unwrap_or(control));
             let _ = wire::send(control, &Message::Failed(failure), &[]);
             std::process::exit(127);
         }
         Some(child) => child,
     };
-    drop(streams);
+    drop((streams, supervisor));
     let ended = attend(child, control, &signals).map_err(named("wait for the step"));
     end_all(own_pids).map_err(named("end the step's processes"))?;
     ground.clean().map_err(named("take mount points away"))?;

@@ -10,7 +10,7 @@ use rustix::fs::Mode;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::plan::Launch;
+use super::plan::{Answered, Launch};
 use super::wire::{self, Failure, Message};
 use super::{emulate, filter, limits};
 use crate::sys::process::{self, default_signals};
@@ -26,8 +26,10 @@ const CAPABILITIES: u32 = 64;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Becomes the program. Returns only when that failed.
-pub fn launch(launch: &Launch, streams: Streams, control: &OwnedFd) -> Failure {
-    match prepare(launch, streams, control) {
+///
+/// `supervisor` is where the listener for its answered calls goes.
+pub fn launch(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Failure {
+    match prepare(launch, streams, supervisor) {
         Ok(()) => execute(launch),
         Err(failure) => failure,
     }
@@ -41,7 +43,7 @@ pub enum Streams {
     Terminal(OwnedFd),
 }
 
-fn prepare(launch: &Launch, streams: Streams, control: &OwnedFd) -> Result<(), Failure> {
+fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<(), Failure> {
     let named = |call: &str| {
         let call = call.to_owned();
         move |error: io::Error| Failure::setup(call, &error)
@@ -53,15 +55,30 @@ fn prepare(launch: &Launch, streams: Streams, control: &OwnedFd) -> Result<(), F
     for (name, soft, hard) in &launch.ulimits {
         limits::apply(name, *soft, *hard).map_err(named(&format!("set the limit {name} to {soft}:{hard}")))?;
     }
+    if let Some(root) = &launch.root {
+        nix::unistd::chroot(root.as_ref()).map_err(io::Error::from).map_err(named("change the root"))?;
+    }
     // As root still: a user's own working directory may lie where the user cannot look.
     std::env::set_current_dir(&launch.cwd).map_err(named(&format!("change to the directory {}", launch.cwd)))?;
     if launch.confined {
         // Before the filter and the user id: both take away the right to.
         drop_capabilities().map_err(named("drop capabilities"))?;
     }
-    let filter = if launch.confined { filter::confined() } else { Filter::default() };
-    if launch.emulated {
-        return hand_over(filter, control).map_err(named("hand system calls over to dockless"));
+    let mut filter = if launch.confined { filter::confined() } else { Filter::default() };
+    if launch.offline {
+        filter.native.splice(0..0, filter::offline());
+    }
+    let rules = match launch.answered {
+        Answered::Kernel => None,
+        Answered::Owners => Some(emulate::owners_filter(filter.clone())),
+        Answered::Names => {
+            // There is no right here to install a filter without it; setuid programs are dockless's to start.
+            nix::sys::prctl::set_no_new_privs().map_err(io::Error::from).map_err(named("forgo further privileges"))?;
+            Some(emulate::names_filter(filter.clone()))
+        }
+    };
+    if let Some(rules) = rules {
+        return hand_over(&rules, supervisor).map_err(named("hand system calls over to dockless"));
     }
     // Before the user id: without no_new_privs, which would break sudo, only root may install one.
     filter.install().map_err(named("install a system call filter"))?;
@@ -72,10 +89,10 @@ fn prepare(launch: &Launch, streams: Streams, control: &OwnedFd) -> Result<(), F
 }
 
 /// From here on dockless answers for the kernel, and this process is who dockless says it is.
-fn hand_over(confined: Filter, control: &OwnedFd) -> io::Result<()> {
+fn hand_over(rules: &Filter, supervisor: &OwnedFd) -> io::Result<()> {
     process::set_inherited_note(0, 0)?;
-    let listener = emulate::filter(confined).install_listener()?;
-    wire::send(control, &Message::Listener, &[listener.as_fd()])
+    let listener = rules.install_listener()?;
+    wire::send(supervisor, &Message::Listener, &[listener.as_fd()])
 }
 
 fn attach(streams: Streams) -> io::Result<()> {

@@ -2,6 +2,8 @@
 //! carries it out. No code outside this module and `snapshot` may assume that a root file system is mounted,
 //! that chown took, or that a process inside is pid 1.
 
+mod attend;
+mod chroot;
 mod deeds;
 mod emulate;
 mod filter;
@@ -10,14 +12,17 @@ mod launch;
 mod limits;
 mod mount_point;
 mod ns;
+mod placing;
 mod plan;
 mod probe;
 mod pty;
 mod recording;
 mod stage;
+mod step_folder;
 mod stream;
 mod trial;
 mod userns;
+mod view;
 mod wire;
 
 use std::io::Write;
@@ -33,7 +38,10 @@ use crate::sys::RootFs;
 
 /// The executor of a choice.
 pub fn executor(choice: &Choice) -> Box<dyn Executor> {
-    Box::new(ns::Namespaced::new(&choice.program, &choice.work, choice.place.clone()))
+    match choice.isolation {
+        Isolation::Chroot => Box::new(chroot::Chrooted::new(&choice.program, &choice.work)),
+        _ => Box::new(ns::Namespaced::new(&choice.program, &choice.work, choice.place.clone())),
+    }
 }
 
 /// dockless itself, whatever its name and wherever it lies.

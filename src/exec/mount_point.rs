@@ -21,8 +21,6 @@ pub struct Made {
     parent: OwnedFd,
     name: OsString,
     directory: bool,
-    /// The parent's time before.
-    modified: Timespec,
 }
 
 /// Opens what a path in a root leads to; a missing end is made, as a directory or an empty file, and added to `made`.
@@ -64,25 +62,34 @@ pub fn open(root: &Root, target: &Path, directory: bool, made: &mut Vec<Made>) -
 
 /// Takes away what was made, newest first. What the step has put there stays, and so does what it stands in.
 pub fn remove(made: Vec<Made>) -> io::Result<()> {
-    for Made { parent, name, directory, modified } in made.into_iter().rev() {
+    for Made { parent, name, directory } in made.into_iter().rev() {
         // Whatever was mounted on it hides it and keeps it from being removed.
         while crate::sys::mount::detach(&descriptor_path(&parent).join(&name)).is_ok() {}
         let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         use rustix::io::Errno;
+        // As the step left it.
+        let modified = modified(&parent)?;
         match rustix::fs::unlinkat(&parent, &name, flags) {
-            Ok(()) => {
-                let times = Timestamps {
-                    last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-                    last_modification: modified,
-                };
-                // Not by its path in /proc: that may just have been taken away. `O_PATH` has no times to set.
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::futimens(rustix::fs::openat(&parent, ".", flags, Mode::empty())?, &times)?;
-            }
+            Ok(()) => set_modified(&parent, modified)?,
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR | Errno::ISDIR) => {}
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// When something in a directory last changed its name.
+pub fn modified(directory: &OwnedFd) -> io::Result<Timespec> {
+    let stat = rustix::fs::fstat(directory)?;
+    Ok(Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) })
+}
+
+pub fn set_modified(directory: &OwnedFd, modified: Timespec) -> io::Result<()> {
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access, last_modification: modified };
+    // Not by its path in /proc: that may just have been taken away. `O_PATH` has no times to set.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::futimens(rustix::fs::openat(directory, ".", flags, Mode::empty())?, &times)?;
     Ok(())
 }
 
@@ -122,15 +129,15 @@ fn same_file_system(a: impl AsFd, b: impl AsFd) -> io::Result<bool> {
 
 fn make(root: &Root, path: &Path, directory: bool) -> io::Result<Made> {
     let (parent, name) = root.parent(path)?;
-    let stat = rustix::fs::fstat(&parent)?;
-    let modified = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    let modified = modified(&parent)?;
     if directory {
         rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
     } else {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         rustix::fs::openat(parent.as_fd(), &name, flags, Mode::from_raw_mode(0o644))?;
     }
-    Ok(Made { parent, name, directory, modified })
+    set_modified(&parent, modified)?;
+    Ok(Made { parent, name, directory })
 }
 
 #[cfg(test)]

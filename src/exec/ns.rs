@@ -73,7 +73,7 @@ impl Executor for Namespaced {
 }
 
 /// For steps whose calls the kernel answers.
-struct Nobody;
+pub struct Nobody;
 
 impl Emulation for Nobody {
     fn begin(&mut self, _listener: OwnedFd) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::host_path::HostPath;
+use super::view::{self, View};
 use super::{Error, Isolation, Mount, MountSource, Network, Process};
 use crate::sys::RootFs;
 
@@ -38,7 +39,10 @@ pub struct HostFiles {
 /// All that the sandbox does for one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    pub namespaces: Namespaces,
+    /// None where there can be none.
+    pub namespaces: Option<Namespaces>,
+    /// Where nothing can be mounted: what names mean.
+    pub view: Option<View>,
     /// Done in order, in the new namespaces, before anything of the image runs.
     pub setup: Vec<Step>,
     pub launch: Launch,
@@ -162,19 +166,30 @@ pub struct Launch {
     pub ulimits: Vec<(String, u64, u64)>,
     /// Capabilities and system calls are those of a Docker container; else all that dockless has.
     pub confined: bool,
-    /// There is one id here: who the process is, and whose files are, dockless pretends.
-    pub emulated: bool,
+    pub answered: Answered,
+    /// Speaks to nobody but processes of this machine, where no namespace sees to that.
+    pub offline: bool,
+    /// The directory that becomes its `/`, where no mount has done that.
+    pub root: Option<HostPath>,
     pub terminal: bool,
+}
+
+/// Who answers the process's system calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answered {
+    /// The kernel, all of them.
+    Kernel,
+    /// There is one id here: who the process is, and whose files are, dockless pretends.
+    Owners,
+    /// There are no mounts here: what names mean, and who the process is, dockless pretends.
+    Names,
 }
 
 /// The step's root, in the scratch space.
 pub const ROOT: &str = "root";
 
 /// As BuildKit names the machine that a RUN step sees; it ends up in files that packages make.
-const HOSTNAME: &str = "buildkitsandbox";
-
-/// Bound from the host, since a user namespace can make no device.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+pub const HOSTNAME: &str = "buildkitsandbox";
 
 /// Tells about the host, or reaches it.
 const HIDDEN: [&str; 12] = [
@@ -214,7 +229,14 @@ pub fn plan(
     host: &HostFiles,
     stubs: &Path,
 ) -> Result<Plan, Error> {
-    check(process, place)?;
+    if process.insecure && !place.privileged {
+        return Err(Error::Unsupported {
+            what: "a step with all privileges".into(),
+            isolation: Isolation::Ns,
+            hint: "it needs root on the machine itself".into(),
+        });
+    }
+    check(process, Isolation::Ns)?;
     let confined = !process.insecure;
     let hostname = process.hostname.as_deref().unwrap_or(HOSTNAME);
     let mut setup = vec![Step::PrivateMounts, Step::Scratch { at: place.scratch.clone() }];
@@ -231,21 +253,32 @@ pub fn plan(
     }
     setup.push(Step::Pivot { read_only: process.read_only_root });
     Ok(Plan {
-        namespaces: Namespaces { pid: place.own_proc, network: process.network == Network::None },
+        namespaces: Some(Namespaces { pid: place.own_proc, network: process.network == Network::None }),
+        view: None,
         setup,
         launch: Launch {
-            args: process.args.clone(),
-            env: process.env.clone(),
-            cwd: process.cwd.clone(),
-            uid: process.uid,
-            gid: process.gid,
-            groups: process.groups.clone(),
-            ulimits: process.ulimits.clone(),
             confined,
-            emulated: !place.many_ids,
-            terminal,
+            ..launch(process, if place.many_ids { Answered::Kernel } else { Answered::Owners }, terminal)
         },
     })
+}
+
+/// The process in its root, confined.
+pub fn launch(process: &Process, answered: Answered, terminal: bool) -> Launch {
+    Launch {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        uid: process.uid,
+        gid: process.gid,
+        groups: process.groups.clone(),
+        ulimits: process.ulimits.clone(),
+        confined: true,
+        answered,
+        offline: false,
+        root: None,
+        terminal,
+    }
 }
 
 /// The mount points of a process, known before anything is mounted. Those inside of other images (a file of a view)
@@ -272,12 +305,9 @@ pub fn stubs(process: &Process) -> Vec<Stub> {
     stubs
 }
 
-fn check(process: &Process, place: &Place) -> Result<(), Error> {
-    let unsupported =
-        |what: String, hint: &str| Error::Unsupported { what, isolation: Isolation::Ns, hint: hint.into() };
-    if process.insecure && !place.privileged {
-        return Err(unsupported("a step with all privileges".into(), "it needs root on the machine itself"));
-    }
+/// What no executor can give.
+pub fn check(process: &Process, isolation: Isolation) -> Result<(), Error> {
+    let unsupported = |what: String, hint: &str| Error::Unsupported { what, isolation, hint: hint.into() };
     for (name, ..) in &process.ulimits {
         if super::limits::by_name(name).is_none() {
             return Err(unsupported(format!("the limit {name}"), "there is no limit of this name"));
@@ -332,7 +362,7 @@ fn kernel_file_systems(place: &Place, confined: bool, setup: &mut Vec<Step>) {
         }
     });
     setup.push(mount(Kind::Dev, "/dev", "mode=755,size=64k"));
-    for device in DEVICES {
+    for device in view::DEVICES {
         let path = format!("/dev/{device}");
         setup.push(bind(&path, &path));
     }
@@ -344,15 +374,8 @@ fn kernel_file_systems(place: &Place, confined: bool, setup: &mut Vec<Step>) {
     setup.push(mount(Kind::Devpts, "/dev/pts", terminals));
     setup.push(mount(Kind::Tmpfs, "/dev/shm", "mode=1777,size=64m"));
     setup.push(mount(Kind::Mqueue, "/dev/mqueue", ""));
-    for (target, to) in [
-        ("/dev/core", "/proc/kcore"),
-        ("/dev/fd", "/proc/self/fd"),
-        ("/dev/ptmx", "pts/ptmx"),
-        ("/dev/stderr", "/proc/self/fd/2"),
-        ("/dev/stdin", "/proc/self/fd/0"),
-        ("/dev/stdout", "/proc/self/fd/1"),
-    ] {
-        setup.push(Step::Symlink { target: target.into(), to: to.into() });
+    for (name, to) in view::DEVICE_LINKS {
+        setup.push(Step::Symlink { target: format!("/dev/{name}"), to: to.into() });
     }
     if confined {
         setup.extend(HIDDEN.map(|target| Step::Hide { target: target.into() }));
@@ -360,17 +383,22 @@ fn kernel_file_systems(place: &Place, confined: bool, setup: &mut Vec<Step>) {
     }
 }
 
-/// Bound over what the image has, so that no layer ever holds the host's names.
-fn etc(process: &Process, hostname: &str, host: &HostFiles, setup: &mut Vec<Step>) {
+/// The files of /etc that come from outside.
+pub fn etc_files(process: &Process, hostname: &str, host: &HostFiles) -> [(&'static str, Vec<u8>); 3] {
     let mut hosts = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for (name, address) in &process.extra_hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
-    for (name, content) in [
+    [
         ("hostname", format!("{hostname}\n").into_bytes()),
         ("hosts", hosts.into_bytes()),
         ("resolv.conf", host.resolv_conf.clone()),
-    ] {
+    ]
+}
+
+/// Bound over what the image has, so that no layer ever holds the host's names.
+fn etc(process: &Process, hostname: &str, host: &HostFiles, setup: &mut Vec<Step>) {
+    for (name, content) in etc_files(process, hostname, host) {
         setup.push(Step::WriteFile { name: name.into(), content: Content(content), mode: 0o644, uid: 0, gid: 0 });
         setup.push(Step::Bind {
             from: Source::Scratch(name.into()),

@@ -24,6 +24,8 @@ pub enum Trial {
     Device,
     Namespaces,
     OtherUser,
+    ChangeRoot,
+    Answers,
     Tmpfs,
     Bind,
     Overlay,
@@ -38,6 +40,8 @@ impl fmt::Display for Trial {
             Self::Start => "start a process",
             Self::OtherOwner => "give a file to another user",
             Self::Device => "make a device",
+            Self::ChangeRoot => "change the root directory",
+            Self::Answers => "answer another process's system calls",
             Self::Namespaces => "make mount, pid, ipc and uts namespaces",
             Self::OtherUser => "become another user",
             Self::Tmpfs => "mount a tmpfs",
@@ -134,14 +138,19 @@ impl Report {
     pub fn choose(&self, wanted: Isolation) -> Result<Choice, Error> {
         let mounts = [Trial::Namespaces, Trial::Tmpfs, Trial::Bind, Trial::Devpts];
         let ids = [Trial::OtherOwner, Trial::OtherUser];
+        let root = [Trial::OtherOwner, Trial::OtherUser, Trial::ChangeRoot, Trial::Answers];
         let no_mounts = self.first_refusal(&mounts);
         let no_ids = self.first_refusal(&ids);
+        let no_root = self.first_refusal(&root);
         let (isolation, refusal) = match wanted {
             Isolation::Ns => (Isolation::Ns, no_mounts.clone().or(no_ids.clone())),
             Isolation::Ns1 => (Isolation::Ns1, no_mounts.clone()),
-            Isolation::Auto if no_ids.is_none() => (Isolation::Ns, no_mounts.clone()),
+            Isolation::Chroot => (Isolation::Chroot, no_root.clone()),
+            Isolation::Auto if no_mounts.is_none() && no_ids.is_none() => (Isolation::Ns, None),
+            Isolation::Auto if no_mounts.is_none() => (Isolation::Ns1, None),
+            Isolation::Auto if no_root.is_none() => (Isolation::Chroot, None),
             Isolation::Auto => (Isolation::Ns1, no_mounts.clone()),
-            other => (other, Some("this version of dockless does not have it".into())),
+            Isolation::Rewrite => (Isolation::Rewrite, Some("this version of dockless does not have it".into())),
         };
         if let Some(refusal) = refusal {
             let why = userns::few_ids().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -151,7 +160,8 @@ impl Report {
                 hint: format!("{refusal}{why}; `dockless doctor` shows what was tried"),
             });
         }
-        let many_ids = isolation == Isolation::Ns;
+        let mountable = matches!(isolation, Isolation::Ns | Isolation::Ns1);
+        let many_ids = isolation != Isolation::Ns1;
         let ownership = if many_ids { Ownership::Real } else { Ownership::Stored };
         let place = Place {
             own_proc: self.works(Trial::Proc),
@@ -163,10 +173,10 @@ impl Report {
         let overlay = self.refusal(Trial::Overlay);
         Ok(Choice {
             isolation,
-            overlay: overlay.is_none(),
+            overlay: mountable && overlay.is_none(),
             ownership,
-            reason: reason(isolation, &place, overlay.as_deref()),
-            better: better(isolation, overlay.is_none()),
+            reason: reason(isolation, &place, overlay.as_deref().filter(|_| mountable), no_mounts.as_deref()),
+            better: better(isolation, overlay.is_none(), no_mounts.as_deref()),
             place,
             work: self.work.clone(),
             program: self.program.clone(),
@@ -174,9 +184,14 @@ impl Report {
     }
 }
 
-fn reason(isolation: Isolation, place: &Place, overlay: Option<&str>) -> String {
+fn reason(isolation: Isolation, place: &Place, overlay: Option<&str>, no_mounts: Option<&str>) -> String {
     let mut text = match isolation {
         Isolation::Ns => "steps run in namespaces of their own, with real users".to_owned(),
+        Isolation::Chroot => {
+            let why = no_mounts
+                .map_or("as was asked for".to_owned(), |refusal| format!("since nothing can be mounted: {refusal}"));
+            return format!("steps run in a root directory of their own, with real owners and emulated users, {why}");
+        }
         _ => "steps run in namespaces of their own, with one user; ownership is emulated".to_owned(),
     };
     if !place.own_proc {
@@ -190,10 +205,15 @@ fn reason(isolation: Isolation, place: &Place, overlay: Option<&str>) -> String 
     text
 }
 
-fn better(isolation: Isolation, overlay: bool) -> Option<String> {
-    if isolation == Isolation::Ns1 {
-        let why = userns::few_ids().unwrap_or("this user has one id");
-        return Some(format!("{why}: with subordinate ids, ownership would be real and steps faster"));
+fn better(isolation: Isolation, overlay: bool, no_mounts: Option<&str>) -> Option<String> {
+    match isolation {
+        Isolation::Ns1 => {
+            let why = userns::few_ids().unwrap_or("this user has one id");
+            Some(format!("{why}: with subordinate ids, ownership would be real and steps faster"))
+        }
+        Isolation::Chroot | Isolation::Rewrite => no_mounts.map(|refusal| {
+            format!("a container that allows user namespaces and mounts ({refusal}): steps would be faster and closed off from each other")
+        }),
+        _ => (!overlay).then(|| "a state folder on a file system that overlays can be mounted on (ext4, xfs, tmpfs)".into()),
     }
-    (!overlay).then(|| "a state folder on a file system that overlays can be mounted on (ext4, xfs, tmpfs)".into())
 }

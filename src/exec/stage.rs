@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use super::plan::Namespaces;
 use super::wire::{self, Failure, Message, Request};
-use super::{init, trial};
+use super::{attend, init, trial};
 use crate::sys::process;
 
 /// The name a stage is started under; nobody types it.
@@ -50,18 +50,27 @@ fn run() -> io::Result<()> {
         Request::Probe(scratch) => wire::send(&control, &Message::Probed(trial::all(&scratch)), &[]),
         Request::Run(plan) => {
             let input = descriptors.next().map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok)?;
-            let entered = enter(plan.namespaces);
-            if let Err(failure) = entered {
+            if let Some(namespaces) = plan.namespaces
+                && let Err(failure) = enter(namespaces)
+            {
                 return wire::send(&control, &Message::Failed(failure), &[]);
             }
+            let (ours, theirs) = plan.view.as_ref().map(|_| wire::pair()).transpose()?.unzip();
             // The process that made a pid namespace is not in it; its first child is.
             match process::fork()? {
                 None => {
-                    init::run(&plan, control, input);
+                    drop(ours);
+                    init::run(&plan, control, theirs, input);
                     std::process::exit(0);
                 }
                 Some(child) => {
-                    drop(input);
+                    drop((input, theirs));
+                    if let (Some(view), Some(calls)) = (&plan.view, ours)
+                        && let Err(error) = attend::attend(view, &plan.launch, child, &calls)
+                    {
+                        let failure = Failure::setup("answer the step's system calls", &error);
+                        wire::send(&control, &Message::Failed(failure), &[])?;
+                    }
                     nix::sys::wait::waitpid(child, None)?;
                     Ok(())
                 }

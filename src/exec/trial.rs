@@ -8,10 +8,10 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode};
 use rustix::mount::MountFlags;
 
-use super::deeds;
 use super::plan::{HostPath, Namespaces};
 use super::probe::{Check, Trial};
 use super::stage;
+use super::{deeds, emulate};
 use crate::sys::{mount, process};
 
 /// Tries everything in the order a sandbox would need it; what cannot be tried after a refusal is left out.
@@ -26,6 +26,8 @@ pub fn all(work: &Path) -> Vec<Check> {
     note(Trial::OtherOwner, other_owner(work));
     note(Trial::Device, device(work));
     note(Trial::OtherUser, in_child(other_user));
+    note(Trial::ChangeRoot, in_child(|| Ok(nix::unistd::chroot(work)?)));
+    note(Trial::Answers, std::env::set_current_dir("/proc").and_then(|()| emulate::answers()));
     let namespaces = stage::enter(Namespaces { pid: true, network: false });
     if !note(Trial::Namespaces, namespaces.map_err(|failure| failure.error())) {
         return checks;

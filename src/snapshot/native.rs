@@ -16,7 +16,7 @@ use super::disk::DiskDelta;
 use super::error::{At, Result};
 use super::stack::Snapshot;
 use super::store::Snapshots;
-use super::tree::Tree;
+use super::tree::{Node, Tree};
 use super::writer::DeltaWriter;
 use crate::base::Cancel;
 use crate::sys::Kind;
@@ -105,9 +105,11 @@ impl Work {
         let upper = place.join("fs");
         let delta = Arc::new(DiskDelta::open(&upper, host).at(&upper)?);
         delta.imply_root().at(&upper)?;
-        let mut writer = DeltaWriter::new(Arc::clone(&delta) as Arc<_>, snapshots.tree(base));
+        let below = snapshots.tree(base);
+        let mut writer = DeltaWriter::new(Arc::clone(&delta) as Arc<_>, Arc::clone(&below));
         let mut copier = Copier::new(new);
-        let mut walk = Walk { work: &self, after: &after, copier: &mut copier, writer: &mut writer, cancel };
+        let mut walk =
+            Walk { work: &self, base: below.as_ref(), after: &after, copier: &mut copier, writer: &mut writer, cancel };
         let walked = walk.dir(Path::new("")).and_then(|()| writer.finish()).and_then(|()| delta.save_owners(&upper));
         cancel.check()?;
         walked.at(&self.root)
@@ -116,6 +118,7 @@ impl Work {
 
 struct Walk<'a> {
     work: &'a Work,
+    base: &'a dyn Tree,
     after: &'a Stamps,
     copier: &'a mut Copier,
     writer: &'a mut DeltaWriter,
@@ -130,7 +133,10 @@ impl Walk<'_> {
         if self.work.before.get(dir) != self.after.get(dir)
             && let Some(node) = tree.lookup(dir)?
         {
-            self.writer.make(dir, &node.kind, &node.meta)?;
+            // What was mounted in a directory, and taken away again, has changed nothing but its change time.
+            if !self.looks_the_same(dir, &node)? {
+                self.writer.make(dir, &node.kind, &node.meta)?;
+            }
             for name in self.gone(dir) {
                 self.writer.remove(&dir.join(name))?;
             }
@@ -152,6 +158,12 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a directory is as the snapshot below has it, whatever happened to it meanwhile.
+    fn looks_the_same(&self, dir: &Path, now: &Node) -> io::Result<bool> {
+        let below = self.base.lookup(dir)?;
+        Ok(below.is_some_and(|before| (&before.kind, &before.meta) == (&now.kind, &now.meta)))
     }
 
     /// Names that were in a directory and are not. Asked only of directories that changed, and a base has few of those.

@@ -43,33 +43,54 @@ impl Listener {
 
     /// Waits for the next call; none when no process with the filter is left.
     pub fn receive(&self) -> io::Result<Option<Notification>> {
-        use rustix::event::{PollFd, PollFlags};
+        while self.anybody_calls(None)? {
+            if let Some(notification) = self.take()? {
+                return Ok(Some(notification));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same for threads that wait side by side: each call wakes one of them. Where the kernel does not tell that no
+    /// process is left, they wait for ever.
+    pub fn receive_beside_others(&self) -> io::Result<Option<Notification>> {
         loop {
-            let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
-            rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, None))?;
-            let events = ready[0].revents();
-            if !events.contains(PollFlags::IN) && events.intersects(PollFlags::HUP | PollFlags::ERR) {
+            if let Some(notification) = self.take()? {
+                return Ok(Some(notification));
+            }
+            if !self.anybody_calls(Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 }))? {
                 return Ok(None);
             }
-            let mut raw = libc::seccomp_notif {
-                id: 0,
-                pid: 0,
-                flags: 0,
-                data: libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] },
-            };
-            match self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, &mut raw) {
-                Ok(_) => {
-                    return Ok(Some(Notification {
-                        id: raw.id,
-                        thread: i32::try_from(raw.pid).unwrap_or(0),
-                        call: raw.data.nr.into(),
-                        arguments: raw.data.args,
-                    }));
-                }
-                // The caller was killed meanwhile, or we were interrupted.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
-                Err(error) => return Err(error),
-            }
+        }
+    }
+
+    /// False when no process with the filter is left; waits for a call at most this long.
+    fn anybody_calls(&self, timeout: Option<&rustix::time::Timespec>) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags};
+        let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, timeout))?;
+        let events = ready[0].revents();
+        Ok(events.contains(PollFlags::IN) || !events.intersects(PollFlags::HUP | PollFlags::ERR))
+    }
+
+    /// Takes the next call; none if it was taken back.
+    fn take(&self) -> io::Result<Option<Notification>> {
+        let mut raw = libc::seccomp_notif {
+            id: 0,
+            pid: 0,
+            flags: 0,
+            data: libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] },
+        };
+        match self.ioctl(libc::SECCOMP_IOCTL_NOTIF_RECV, &mut raw) {
+            Ok(_) => Ok(Some(Notification {
+                id: raw.id,
+                thread: i32::try_from(raw.pid).unwrap_or(0),
+                call: raw.data.nr.into(),
+                arguments: raw.data.args,
+            })),
+            // The caller was killed meanwhile, or we were interrupted.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Rule {
 pub struct Filter {
     pub native: Vec<Rule>,
     pub compat: Vec<Rule>,
+    /// What becomes of a 32-bit call without a rule, where not all of them are as free as native ones.
+    pub compat_default: Option<Action>,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -121,13 +123,13 @@ impl Filter {
     /// The rules as a program. Native calls are looked at first; those of the 32-bit kind have a part of their own;
     /// any other kind is told that there is no such call.
     fn compile(&self) -> Vec<sock_filter> {
-        let body = |rules: &[Rule]| {
+        let body = |rules: &[Rule], otherwise| {
             let mut body = vec![op(LOAD, NUMBER)];
             rules.iter().for_each(|rule| rule.emit(&mut body));
-            body.push(verdict(Action::Allow));
+            body.push(verdict(otherwise));
             body
         };
-        let native = body(&self.native);
+        let native = body(&self.native, Action::Allow);
         let mut program = vec![op(LOAD, ARCHITECTURE), test(IF_EQUAL, ARCHITECTURES.0, 1)];
         // A conditional jump reaches 255 instructions, an unconditional one any.
         let check_x32 = [op(LOAD, NUMBER), test(IF_AT_LEAST, X32, 1), verdict(Action::Errno(libc::ENOSYS))];
@@ -136,7 +138,7 @@ impl Filter {
         program.extend(check_x32);
         program.extend(native);
         program.extend([test(IF_EQUAL, ARCHITECTURES.1, 1), op(JUMP, 1), verdict(Action::Errno(libc::ENOSYS))]);
-        program.extend(body(&self.compat));
+        program.extend(body(&self.compat, self.compat_default.unwrap_or(Action::Allow)));
         program
     }
 
@@ -211,6 +213,7 @@ mod tests {
                 Rule { call: 6, when: When::AnyOf { argument: 2, bits: 0b110 }, action: Action::Errno(38) },
             ],
             compat: vec![Rule { call: 5, when: When::Always, action: Action::Errno(2) }],
+            compat_default: None,
         };
         let program = filter.compile();
         let (native, compat) = ARCHITECTURES;

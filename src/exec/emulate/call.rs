@@ -93,9 +93,91 @@ pub enum Call {
         file: Where,
     },
     ChangeRoot,
+    StatFileSystem {
+        file: Where,
+        buffer: u64,
+    },
+    /// May the caller read, write, execute? `effective`: as who it acts, not as who it is.
+    Access {
+        file: Where,
+        mode: u32,
+        effective: bool,
+    },
+    ReadLink {
+        file: Where,
+        buffer: u64,
+        size: u64,
+    },
+    Remove {
+        place: Where,
+        directory: bool,
+    },
+    Rename {
+        from: Where,
+        to: Where,
+        flags: u32,
+    },
+    Link {
+        from: Where,
+        to: Where,
+    },
+    ChangeMode {
+        file: Where,
+        mode: u32,
+    },
+    Truncate {
+        file: Where,
+        length: i64,
+    },
+    /// `times` is zero for now.
+    SetTimes {
+        file: Where,
+        times: u64,
+        format: TimeFormat,
+    },
+    GetAttribute {
+        file: Where,
+        name: u64,
+        value: u64,
+        size: u64,
+    },
+    SetAttribute {
+        file: Where,
+        name: u64,
+        value: u64,
+        size: u64,
+        flags: u32,
+    },
+    RemoveAttribute {
+        file: Where,
+        name: u64,
+    },
+    ChangeDirectory {
+        file: Where,
+    },
+    WorkingDirectory {
+        buffer: u64,
+        size: u64,
+    },
+    /// A signal to a process, to a group (negative), or to everybody (-1).
+    Kill {
+        process: i32,
+        signal: i32,
+    },
+}
+
+/// How two times lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeFormat {
+    Seconds,
+    Micros,
+    Nanos,
 }
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
+
+/// Too new for the C library's headers, the same on every architecture.
+const FCHMODAT2: i64 = 452;
 
 /// Decodes a call by its number; none for one that is not in [`filter`].
 pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
@@ -153,6 +235,67 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         libc::SYS_execve => Call::Execute { file: path(a, true) },
         libc::SYS_execveat => Call::Execute { file: at(a, b, e) },
         libc::SYS_chroot => Call::ChangeRoot,
+        libc::SYS_statfs => Call::StatFileSystem { file: path(a, true), buffer: b },
+        libc::SYS_faccessat => Call::Access { file: at(a, b, 0), mode: c as u32, effective: false },
+        libc::SYS_faccessat2 => {
+            Call::Access { file: at(a, b, d), mode: c as u32, effective: d as i32 & libc::AT_EACCESS != 0 }
+        }
+        libc::SYS_readlinkat => Call::ReadLink { file: Where { may_be_empty: true, ..new(a, b) }, buffer: c, size: d },
+        libc::SYS_unlinkat => Call::Remove { place: new(a, b), directory: c as i32 & libc::AT_REMOVEDIR != 0 },
+        libc::SYS_renameat => Call::Rename { from: new(a, b), to: new(c, d), flags: 0 },
+        libc::SYS_renameat2 => Call::Rename { from: new(a, b), to: new(c, d), flags: e as u32 },
+        libc::SYS_linkat => {
+            let flags = e as i32;
+            let from = Where {
+                directory: descriptor(a),
+                path: Some(b),
+                follow: flags & libc::AT_SYMLINK_FOLLOW != 0,
+                may_be_empty: flags & libc::AT_EMPTY_PATH != 0,
+            };
+            Call::Link { from, to: new(c, d) }
+        }
+        libc::SYS_fchmod => Call::ChangeMode { file: itself(a), mode: b as u32 },
+        libc::SYS_fchmodat => Call::ChangeMode { file: at(a, b, 0), mode: c as u32 },
+        FCHMODAT2 => Call::ChangeMode { file: at(a, b, d), mode: c as u32 },
+        libc::SYS_truncate => Call::Truncate { file: path(a, true), length: b as i64 },
+        libc::SYS_utimensat => {
+            // Without a path it is the descriptor's times that change.
+            let file = if b == 0 { itself(a) } else { at(a, b, d) };
+            Call::SetTimes { file, times: c, format: TimeFormat::Nanos }
+        }
+        libc::SYS_getxattr => Call::GetAttribute { file: path(a, true), name: b, value: c, size: d },
+        libc::SYS_lgetxattr => Call::GetAttribute { file: path(a, false), name: b, value: c, size: d },
+        libc::SYS_fgetxattr => Call::GetAttribute { file: itself(a), name: b, value: c, size: d },
+        libc::SYS_setxattr => Call::SetAttribute { file: path(a, true), name: b, value: c, size: d, flags: e as u32 },
+        libc::SYS_lsetxattr => Call::SetAttribute { file: path(a, false), name: b, value: c, size: d, flags: e as u32 },
+        libc::SYS_fsetxattr => Call::SetAttribute { file: itself(a), name: b, value: c, size: d, flags: e as u32 },
+        libc::SYS_removexattr => Call::RemoveAttribute { file: path(a, true), name: b },
+        libc::SYS_lremovexattr => Call::RemoveAttribute { file: path(a, false), name: b },
+        libc::SYS_fremovexattr => Call::RemoveAttribute { file: itself(a), name: b },
+        libc::SYS_chdir => Call::ChangeDirectory { file: path(a, true) },
+        libc::SYS_fchdir => Call::ChangeDirectory { file: itself(a) },
+        libc::SYS_getcwd => Call::WorkingDirectory { buffer: a, size: b },
+        libc::SYS_kill => Call::Kill { process: a as i32, signal: b as i32 },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_access => Call::Access { file: path(a, true), mode: b as u32, effective: false },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_readlink => Call::ReadLink { file: path(a, false), buffer: b, size: c },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_unlink => Call::Remove { place: path(a, false), directory: false },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_rmdir => Call::Remove { place: path(a, false), directory: true },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_rename => Call::Rename { from: path(a, false), to: path(b, false), flags: 0 },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_link => Call::Link { from: path(a, false), to: path(b, false) },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_chmod => Call::ChangeMode { file: path(a, true), mode: b as u32 },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_utime => Call::SetTimes { file: path(a, true), times: b, format: TimeFormat::Seconds },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_utimes => Call::SetTimes { file: path(a, true), times: b, format: TimeFormat::Micros },
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_futimesat => Call::SetTimes { file: at(a, b, 0), times: c, format: TimeFormat::Micros },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_chown => Call::Chown { file: path(a, true), uid: b as u32, gid: c as u32 },
         #[cfg(target_arch = "x86_64")]
@@ -179,8 +322,8 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
     })
 }
 
-/// The calls that always wait for an answer.
-const ASKED: &[i64] = &[
+/// Calls about who a process is, and the one that may change it in passing.
+const IDENTITY: &[i64] = &[
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -199,21 +342,21 @@ const ASKED: &[i64] = &[
     libc::SYS_getgroups,
     libc::SYS_capget,
     libc::SYS_capset,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_chroot,
+];
+
+/// Calls that ask or say whose a file is, or make one, by a path or by a descriptor.
+const OWNERSHIP: &[i64] = &[
     libc::SYS_fchown,
     libc::SYS_fchownat,
-    libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,
     libc::SYS_mknodat,
     libc::SYS_mkdirat,
     libc::SYS_symlinkat,
     libc::SYS_openat2,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
-    libc::SYS_flistxattr,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_chroot,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chown,
     #[cfg(target_arch = "x86_64")]
@@ -232,30 +375,115 @@ const ASKED: &[i64] = &[
     libc::SYS_creat,
 ];
 
+/// What only an owner store changes the answer of.
+const STORED: &[i64] = &[libc::SYS_fstat, libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr];
+
+/// The other calls that name a file by a path, and the few by a descriptor that a user may not do to root's files.
+const NAMES: &[i64] = &[
+    libc::SYS_openat,
+    libc::SYS_statfs,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlinkat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_truncate,
+    libc::SYS_utimensat,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_chdir,
+    libc::SYS_fchdir,
+    libc::SYS_getcwd,
+    libc::SYS_kill,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
+];
+
 /// Too new to be decoded, and what they do can be done with older calls: setxattrat, getxattrat, listxattrat,
 /// removexattrat.
 const ABSENT: &[i64] = &[463, 464, 465, 466];
 
-/// The rules by which a step's calls come here, in front of those of a confined step.
-pub fn filter(confined: Filter) -> Filter {
+/// The rules by which the calls of a step with namespaces and one id come here, in front of those of a confined step.
+pub fn owners_filter(confined: Filter) -> Filter {
+    let creates = |argument| When::AnyOf { argument, bits: libc::O_CREAT.unsigned_abs() };
+    let mut native: Vec<_> = [IDENTITY, OWNERSHIP, STORED].into_iter().flatten().map(|call| notify(*call)).collect();
+    native.extend(always());
+    native.push(Rule { call: libc::SYS_openat, when: creates(2), action: Action::Notify });
+    #[cfg(target_arch = "x86_64")]
+    native.push(Rule { call: libc::SYS_open, when: creates(1), action: Action::Notify });
+    native.extend(confined.native);
+    Filter { native, ..confined }
+}
+
+/// The rules for a step without namespaces, whose names are looked at: those of every file.
+pub fn names_filter(confined: Filter) -> Filter {
+    // Of a descriptor that is open already there is nothing to find out.
+    let of_descriptor = |call, argument| Rule {
+        call,
+        when: When::AnyOf { argument, bits: libc::AT_EMPTY_PATH.unsigned_abs() },
+        action: Action::Allow,
+    };
+    let mut native = vec![of_descriptor(libc::SYS_newfstatat, 3), of_descriptor(libc::SYS_statx, 2)];
+    native.extend([IDENTITY, OWNERSHIP, NAMES].into_iter().flatten().map(|call| notify(*call)));
+    native.extend(always());
+    // By a handle instead of a path: nobody could say whose file it is.
+    native.push(Rule { call: libc::SYS_name_to_handle_at, when: When::Always, action: Action::Errno(libc::ENOSYS) });
+    native.extend(confined.native);
+    // A 32-bit program would do by other numbers what is looked at here.
+    Filter { native, compat: Vec::new(), compat_default: Some(Action::Errno(libc::ENOSYS)) }
+}
+
+fn notify(call: i64) -> Rule {
+    Rule { call, when: When::Always, action: Action::Notify }
+}
+
+/// Whatever is emulated.
+fn always() -> Vec<Rule> {
     let rule = |call, when, action| Rule { call, when, action };
     let option = |number: i32| When::Equals { argument: 0, mask: u32::MAX, value: number.unsigned_abs() };
-    let creates = |argument| When::AnyOf { argument, bits: libc::O_CREAT.unsigned_abs() };
-    let mut native: Vec<_> = ASKED.iter().map(|call| rule(*call, When::Always, Action::Notify)).collect();
-    native.extend(ABSENT.iter().map(|call| rule(*call, When::Always, Action::Errno(libc::ENOSYS))));
-    native.extend([
+    let mut rules: Vec<_> = ABSENT.iter().map(|call| rule(*call, When::Always, Action::Errno(libc::ENOSYS))).collect();
+    rules.extend([
         rule(libc::SYS_prctl, option(libc::PR_GET_KEEPCAPS), Action::Notify),
         rule(libc::SYS_prctl, option(libc::PR_SET_KEEPCAPS), Action::Notify),
         // sudo, ssh-agent and the like make their memory unreadable; then no call of theirs could be understood.
         rule(libc::SYS_prctl, option(libc::PR_SET_DUMPABLE), Action::Errno(0)),
-        rule(libc::SYS_openat, creates(2), Action::Notify),
         // What is done through a ring passes no filter; programs take the error to mean that the kernel is old.
         rule(libc::SYS_io_uring_setup, When::Always, Action::Errno(libc::ENOSYS)),
     ]);
-    #[cfg(target_arch = "x86_64")]
-    native.push(rule(libc::SYS_open, creates(1), Action::Notify));
-    native.extend(confined.native);
-    Filter { native, compat: confined.compat }
+    rules
 }
 
 #[cfg(test)]
@@ -264,13 +492,14 @@ mod tests {
 
     #[test]
     fn whatever_waits_can_be_decoded() {
-        let filter = filter(Filter::default());
-        for rule in filter.native.iter().filter(|rule| rule.action == Action::Notify) {
-            let mut arguments = [0; 6];
-            if let When::Equals { argument, value, .. } = rule.when {
-                arguments[usize::from(argument)] = value.into();
+        for filter in [owners_filter(Filter::default()), names_filter(Filter::default())] {
+            for rule in filter.native.iter().filter(|rule| rule.action == Action::Notify) {
+                let mut arguments = [0; 6];
+                if let When::Equals { argument, value, .. } = rule.when {
+                    arguments[usize::from(argument)] = value.into();
+                }
+                assert!(decode(rule.call, arguments).is_some(), "call {}", rule.call);
             }
-            assert!(decode(rule.call, arguments).is_some(), "call {}", rule.call);
         }
     }
 

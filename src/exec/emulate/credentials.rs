@@ -77,6 +77,19 @@ impl Credentials {
         self.effective & capability != 0
     }
 
+    /// Does to files what root does, and makes them root's.
+    pub fn is_root_for_files(&self) -> bool {
+        self.user.files == 0 && self.group.files == 0
+    }
+
+    /// The same process, acting on files as who it really is: what access(2) asks about.
+    pub fn really(&self) -> Self {
+        let mut who = self.clone();
+        who.user.files = who.user.real;
+        who.group.files = who.group.real;
+        who
+    }
+
     /// In this group, by id or by list.
     pub fn in_group(&self, gid: u32) -> bool {
         self.group.files == gid || self.groups.contains(&gid)

@@ -113,13 +113,18 @@ impl Supervisor {
             return CONTINUE;
         }
         let owner = known.owner.unwrap_or_default();
-        let setuid = (mode & libc::S_ISUID != 0).then_some(owner.uid);
-        let setgid = (mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP).then_some(owner.gid);
+        self.becomes(thread, mode, owner.uid, owner.gid)?;
+        CONTINUE
+    }
+
+    /// Makes a thread's process who a program of this mode and these owners makes it.
+    pub(super) fn becomes(&self, thread: i32, mode: u32, uid: u32, gid: u32) -> io::Result<()> {
+        let setuid = (mode & libc::S_ISUID != 0).then_some(uid);
+        let setgid = (mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID | libc::S_IXGRP).then_some(gid);
         self.change(thread, |who| {
             who.execute(setuid, setgid);
             Ok(())
-        })?;
-        CONTINUE
+        })
     }
 }
 

@@ -50,6 +50,12 @@ pub fn read_string(thread: i32, address: u64) -> io::Result<Vec<u8>> {
     Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
 }
 
+/// Writes where the process itself may not: into what it maps read-only.
+pub fn write_through(thread: i32, address: u64, bytes: &[u8]) -> io::Result<()> {
+    let written = File::options().write(true).open(path(thread))?.write_at(bytes, address)?;
+    if written == bytes.len() { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EFAULT)) }
+}
+
 pub fn write(thread: i32, address: u64, bytes: &[u8]) -> io::Result<()> {
     let remote = [RemoteIoVec { base: place(address)?, len: bytes.len() }];
     let written = match process_vm_writev(Pid::from_raw(thread), &[IoSlice::new(bytes)], &remote) {

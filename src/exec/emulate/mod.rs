@@ -4,27 +4,36 @@
 //! It emulates and does not confine: a process can change what it asked for while the answer is made. What confines
 //! a step are its namespaces.
 
+mod acting;
 mod call;
 mod credentials;
 mod files;
 mod identity;
 mod memory;
+mod names;
 mod ownership;
+mod paths;
 mod stat;
+mod times;
+mod trial;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use self::call::Call;
-pub use self::call::filter;
+pub use self::call::{names_filter, owners_filter};
 pub use self::credentials::Credentials;
 use self::credentials::Refused;
 use self::files::Files;
+pub use self::names::Names;
+use self::paths::Named;
+pub use self::trial::answers;
 use crate::sys::SideTable;
 use crate::sys::notify::{Answer, Listener, Notification};
 
@@ -39,6 +48,10 @@ pub struct Supervisor {
     /// This process's /proc, open from before the threads left for the step's mounts.
     proc: OwnedFd,
     files: Files,
+    /// What the step's paths mean, where it has no mounts of its own.
+    names: Option<Names>,
+    /// Threads that wait for a call; others may wait for the other end of a fifo.
+    idle: AtomicUsize,
     /// All credentials that any process ever had; a process notes its place in here.
     credentials: Mutex<Vec<Credentials>>,
     below: Mutex<Option<SideTable>>,
@@ -81,11 +94,48 @@ impl Supervisor {
             turn: Mutex::default(),
             proc: rustix::fs::open("/proc", flags, Mode::empty())?,
             files: Files::default(),
+            names: None,
+            idle: AtomicUsize::new(0),
             credentials: Mutex::new(vec![first]),
             below: Mutex::new(Some(below)),
             after: Mutex::default(),
             fault: Mutex::default(),
         })
+    }
+
+    /// For a step whose names are looked at. This process has /proc as its working directory and no umask.
+    pub fn of_names(listener: OwnedFd, first: Credentials, names: Names) -> io::Result<Arc<Self>> {
+        let supervisor = Self::new(listener, first, SideTable::default())?;
+        Ok(Arc::new(Self { names: Some(names), ..supervisor }))
+    }
+
+    /// Starts answering, with as many threads as there are calls that take long. They end with the step's last process,
+    /// or with this one: what one waits for may never come.
+    pub fn start_detached(self: &Arc<Self>) -> io::Result<()> {
+        self.idle.fetch_add(1, Ordering::SeqCst);
+        let supervisor = Arc::clone(self);
+        std::thread::Builder::new().spawn(move || {
+            if let Err(error) = supervisor.attend_detached() {
+                lock(&supervisor.fault).get_or_insert(error);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn attend_detached(self: &Arc<Self>) -> io::Result<()> {
+        loop {
+            let Some(notification) = self.listener.receive_beside_others()? else { return Ok(()) };
+            if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+                self.start_detached()?;
+            }
+            self.answer(&notification)?;
+            self.idle.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// The first fault of a thread.
+    pub fn fault(&self) -> Option<io::Error> {
+        lock(&self.fault).take()
     }
 
     /// Starts answering; the threads end when the step's last process has.
@@ -132,15 +182,21 @@ impl Supervisor {
                 self.go_inside(notification.thread)?;
                 inside = true;
             }
-            let reply = match call::decode(notification.call, notification.arguments) {
-                Some(call) => self.carry_out(&notification, call),
-                None => CONTINUE,
-            };
-            match reply.unwrap_or_else(|error| Reply::Answer(verdict(&error))) {
-                Reply::Answer(answer) => self.listener.answer(&notification, answer)?,
-                Reply::Descriptor(file, close_on_exec) => {
-                    self.listener.answer_descriptor(&notification, file.as_fd(), close_on_exec)?;
-                }
+            self.answer(&notification)?;
+        }
+    }
+
+    fn answer(&self, notification: &Notification) -> io::Result<()> {
+        let reply = match (call::decode(notification.call, notification.arguments), &self.names) {
+            (Some(call), Some(names)) => Named::carry_out(self, names, notification, call),
+            (Some(call), None) => self.carry_out(notification, call),
+            (None, _) => CONTINUE,
+        };
+        let refuse: fn(&io::Error) -> Answer = if self.names.is_some() { refusal } else { verdict };
+        match reply.unwrap_or_else(|error| Reply::Answer(refuse(&error))) {
+            Reply::Answer(answer) => self.listener.answer(notification, answer),
+            Reply::Descriptor(file, close_on_exec) => {
+                self.listener.answer_descriptor(notification, file.as_fd(), close_on_exec)
             }
         }
     }
@@ -169,6 +225,8 @@ impl Supervisor {
     fn go_inside(&self, thread: i32) -> io::Result<()> {
         // A thread's root and working directory are its own only after this.
         nix::sched::unshare(CloneFlags::CLONE_FS)?;
+        // As is its umask: modes are made by the step's.
+        rustix::process::umask(Mode::empty());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let mounts = rustix::fs::openat(&self.proc, format!("{thread}/ns/mnt"), flags, Mode::empty())?;
         nix::sched::setns(mounts, CloneFlags::CLONE_NEWNS)?;
@@ -178,6 +236,11 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// What a call is told that failed here.
+fn refusal(error: &io::Error) -> Answer {
+    Answer::Errno(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// What a call is told that could not be carried out here. A path that cannot be followed from here may still lead

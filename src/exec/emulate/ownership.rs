@@ -276,7 +276,7 @@ fn lose_privileges(known: &Known) -> io::Result<()> {
 }
 
 /// What the caller's umask takes away.
-fn umask(thread: i32) -> io::Result<u32> {
+pub(super) fn umask(thread: i32) -> io::Result<u32> {
     let status = std::fs::read_to_string(format!("{thread}/status"))?;
     Ok(parse_umask(&status).unwrap_or(0o022))
 }

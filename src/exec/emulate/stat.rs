@@ -1,6 +1,6 @@
-//! `struct stat` and `struct statx` as the kernel lays them out in memory.
+//! `struct stat`, `struct statx` and `struct statfs` as the kernel lays them out in memory.
 
-use rustix::fs::Statx;
+use rustix::fs::{StatFs, Statx};
 
 /// `struct stat` of this architecture.
 pub fn stat_bytes(x: &Statx) -> Vec<u8> {
@@ -72,6 +72,21 @@ pub fn statx_bytes(x: &Statx) -> Vec<u8> {
     bytes.u32(x.stx_dev_minor);
     bytes.u64(x.stx_mnt_id);
     bytes.0.resize(256, 0);
+    bytes.0
+}
+
+/// `struct statfs` of 64-bit architectures.
+/// `id` tells file systems apart.
+pub fn statfs_bytes(x: &StatFs, id: u64) -> Vec<u8> {
+    let mut bytes = Bytes(Vec::with_capacity(120));
+    for word in [x.f_type as u64, x.f_bsize as u64, x.f_blocks, x.f_bfree, x.f_bavail, x.f_files, x.f_ffree] {
+        bytes.u64(word);
+    }
+    bytes.u64(id);
+    for word in [x.f_namelen as u64, x.f_frsize as u64, x.f_flags as u64] {
+        bytes.u64(word);
+    }
+    bytes.0.resize(120, 0);
     bytes.0
 }
 

@@ -63,7 +63,7 @@ fn words(plan: &Plan) -> Vec<String> {
 #[test]
 fn a_plain_step_as_root() {
     let plan = planned(&process(), &place());
-    assert_eq!(plan.namespaces, Namespaces { pid: true, network: false });
+    assert_eq!(plan.namespaces, Some(Namespaces { pid: true, network: false }));
     let expected = "private
 scratch
 overlay root of 2
@@ -112,15 +112,15 @@ cwd /
 hostname buildkitsandbox
 pivot";
     assert_eq!(words(&plan).join("\n"), expected);
-    assert!(plan.launch.confined && !plan.launch.emulated);
+    assert!(plan.launch.confined && plan.launch.answered == Answered::Kernel);
 }
 
 #[test]
 fn a_place_that_allows_less() {
     let narrow = Place { own_proc: false, own_sysfs: false, many_ids: false, privileged: false, ..place() };
     let plan = planned(&process(), &narrow);
-    assert!(!plan.namespaces.pid, "a /proc of other processes would lie");
-    assert!(plan.launch.emulated);
+    assert!(!plan.namespaces.unwrap().pid, "a /proc of other processes would lie");
+    assert_eq!(plan.launch.answered, Answered::Owners);
     let words = words(&plan);
     for expected in
         ["bind /proc /proc all", "bind /sys /sys all ro", "mount Devpts /dev/pts newinstance,ptmxmode=0666,mode=0620"]

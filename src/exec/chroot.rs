@@ -1,0 +1,200 @@
+//! The executor for places that allow chroot and chown but no mount, such as a container with its runtime's default
+//! profile. Ownership is real; what /proc, /dev and a few other names lead to, and who a process is, the supervisor
+//! answers.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::ns::{self, Nobody};
+use super::placing::Placing;
+use super::plan::{self, Answered, Content, HostFiles, HostPath, Launch, Plan};
+use super::step_folder::{Borrowed, StepFolder};
+use super::stream;
+use super::view::{self, Entry, Lead, View};
+use super::wire::Request;
+use super::{Error, Executor, Exit, Io, Isolation, Mount, MountSource, Network, Process, Stdin};
+use crate::base::Cancel;
+use crate::sys::{Root, RootFs};
+
+/// Runs steps in a root of their own, without namespaces.
+pub struct Chrooted {
+    program: PathBuf,
+    /// The executor's folder in the state folder.
+    work: PathBuf,
+}
+
+/// A step's root as it must be while the step runs.
+struct Ground {
+    placing: Placing,
+    entries: Vec<Entry>,
+    borrowed: Vec<Borrowed>,
+    folder: StepFolder,
+}
+
+fn failed(call: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let call = call.into();
+    move |source| Error::Setup { call, source }
+}
+
+impl Chrooted {
+    pub fn new(program: &Path, work: &Path) -> Self {
+        Self { program: program.to_owned(), work: work.to_owned() }
+    }
+
+    fn unsupported(&self, what: impl Into<String>, hint: &str) -> Error {
+        Error::Unsupported { what: what.into(), isolation: self.isolation(), hint: hint.into() }
+    }
+
+    fn prepare(&self, root: &Path, process: &Process, cancel: &Cancel) -> Result<Ground, Error> {
+        let folder = StepFolder::make(&self.work.join("steps")).map_err(failed("make a folder for the step"))?;
+        let placing = Placing::new(root).map_err(failed(format!("open {}", root.display())))?;
+        let mut ground = Ground { placing, entries: View::of_kernel(), borrowed: Vec::new(), folder };
+        match ground.furnish(self, process, cancel).and_then(|()| {
+            Root::open(root)
+                .and_then(|root| root.make_dirs(Path::new(&process.cwd)))
+                .map_err(failed(format!("make the working directory {}", process.cwd)))
+        }) {
+            Ok(()) => Ok(ground),
+            Err(error) => {
+                ground.clear()?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Executor for Chrooted {
+    fn isolation(&self) -> Isolation {
+        Isolation::Chroot
+    }
+
+    fn run(&self, root: &RootFs, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, Error> {
+        cancel.check()?;
+        plan::check(process, self.isolation())?;
+        if process.insecure {
+            return Err(self.unsupported("a step with all privileges", "it needs root on the machine itself"));
+        }
+        let RootFs::Directory(directory) = root else {
+            return Err(self.unsupported("a layered root", "nothing can be mounted here"));
+        };
+        let directory = fs::canonicalize(directory).map_err(failed("find the step's root"))?;
+        let ground = self.prepare(&directory, process, cancel)?;
+        let terminal = matches!(io.stdin, Stdin::Terminal);
+        let plan = Plan {
+            namespaces: None,
+            view: Some(View { root: HostPath::from(&directory), entries: ground.entries.clone() }),
+            setup: Vec::new(),
+            launch: Launch {
+                root: Some(HostPath::from(&directory)),
+                offline: process.network == Network::None,
+                ..plan::launch(process, Answered::Names, terminal)
+            },
+        };
+        let input = match io.stdin {
+            Stdin::Null | Stdin::Terminal => None,
+            Stdin::Inherit => Some(io::stdin()),
+        };
+        let exit = ns::start(&self.program, &Request::Run(Box::new(plan)), input.as_ref())
+            .map_err(failed("start the sandbox"))
+            .and_then(|stage| stream::attend(stage, io, cancel, &mut Nobody));
+        ground.clear()?;
+        exit
+    }
+}
+
+impl Ground {
+    fn furnish(&mut self, executor: &Chrooted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
+        for target in ["/proc", "/sys"] {
+            self.placing.mark(Path::new(target), true).map_err(failed(format!("make {target}")))?;
+        }
+        self.devices().map_err(failed("make /dev"))?;
+        let host = HostFiles { resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default() };
+        let hostname = process.hostname.as_deref().unwrap_or(plan::HOSTNAME);
+        for (name, content) in plan::etc_files(process, hostname, &host) {
+            let path = self.folder.path().join(name);
+            fs::write(&path, content).map_err(failed(format!("write {name}")))?;
+            self.lead(&format!("/etc/{name}"), Lead::Host(HostPath::from(&path)), false);
+        }
+        for (number, mount) in process.mounts.iter().enumerate() {
+            self.mount(executor, number, mount, cancel)?;
+        }
+        Ok(())
+    }
+
+    /// A directory that looks like /dev; the devices in it are only names.
+    fn devices(&mut self) -> io::Result<()> {
+        let dev = self.folder.directory("dev", 0o755)?;
+        for name in view::DEVICES {
+            fs::write(dev.join(name), "")?;
+        }
+        for (name, to) in view::DEVICE_LINKS {
+            symlink(to, dev.join(name))?;
+        }
+        self.folder.directory("dev/shm", 0o1777)?;
+        self.folder.directory("dev/mqueue", 0o1777)?;
+        self.folder.directory("dev/pts", 0o755)?;
+        self.placing.place(&dev, Path::new("/dev"))
+    }
+
+    fn lead(&mut self, target: &str, lead: Lead, read_only: bool) {
+        let names: Vec<_> = target.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+        self.entries.push(Entry { target: format!("/{}", names.join("/")), lead, read_only });
+    }
+
+    fn mount(&mut self, executor: &Chrooted, number: usize, mount: &Mount, cancel: &Cancel) -> Result<(), Error> {
+        let target = Path::new(&mount.target);
+        let what = || format!("put a mount at {}", mount.target);
+        match &mount.source {
+            MountSource::Tmpfs { mode, .. } => {
+                let fresh = self.folder.directory(&format!("fresh{number}"), mode.unwrap_or(0o1777));
+                fresh.and_then(|fresh| self.placing.place(&fresh, target)).map_err(failed(what()))
+            }
+            MountSource::RootFs { root: RootFs::Directory(root), subpath } => {
+                let found = Root::open(root).and_then(|root| root.locate(subpath, true));
+                let from = found.and_then(|file| fs::read_link(crate::sys::mount::descriptor_path(&file)));
+                from.and_then(|from| self.placing.place(&from, target)).map_err(failed(what()))
+            }
+            MountSource::RootFs { .. } => Err(executor.unsupported("a layered mount", "nothing can be mounted here")),
+            MountSource::Secret { value, mode, uid, gid } => {
+                self.placing.mark(target, false).map_err(failed(what()))?;
+                let content = Content(value.expose().to_vec());
+                let lead = Lead::Memory { content, mode: *mode, uid: *uid, gid: *gid };
+                self.lead(&mount.target, lead, mount.read_only);
+                Ok(())
+            }
+            MountSource::Bind(path) if executor.is_lent(path) => {
+                let borrowed = Borrowed::take(&executor.work.join("lent"), path, cancel).map_err(failed(what()))?;
+                self.borrowed.push(borrowed);
+                self.placing.place(path, target).map_err(failed(what()))
+            }
+            MountSource::Bind(path) if path.is_dir() => Err(executor.unsupported(
+                format!("the directory {} at {}", path.display(), mount.target),
+                "it would have to be moved, and might be lost; --isolation=rewrite can show it where it is",
+            )),
+            MountSource::Bind(path) => {
+                self.placing.mark(target, false).map_err(failed(what()))?;
+                self.lead(&mount.target, Lead::Host(HostPath::from(path)), mount.read_only);
+                Ok(())
+            }
+        }
+    }
+
+    fn clear(self) -> Result<(), Error> {
+        self.placing.undo().map_err(failed("take the step's mounts away"))?;
+        for borrowed in self.borrowed {
+            borrowed.give_back().map_err(failed("give a cache folder back"))?;
+        }
+        self.folder.remove().map_err(failed("remove the step's folder"))
+    }
+}
+
+impl Chrooted {
+    /// Whether what lies at a path may be moved into a step's root: what is dockless's own and no more than a cache, a
+    /// socket that it made.
+    fn is_lent(&self, path: &Path) -> bool {
+        let Some(state) = self.work.parent() else { return false };
+        ["cache", "tmp"].iter().any(|folder| path.starts_with(state.join(folder)))
+    }
+}

@@ -1,0 +1,459 @@
+//! The names of a step's files where nothing can be mounted: which file of the host a path of the step means, and
+//! which path of the step a file of the host has.
+//!
+//! Most paths lie in the root and are resolved by the kernel in one call, as if the root were `/`. A path that meets
+//! the view, or a link on the way to it, is walked name by name. The step's own root and working directory play no
+//! part: the same serves a step that is confined by chroot and one that is not.
+
+mod path;
+mod proc;
+
+pub use self::proc::process_of;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::acting::Acting;
+use super::call::Where;
+use super::credentials::Credentials;
+use super::files::{Place, link_to};
+use super::{errno, memory};
+use crate::exec::view::{self, Lead, View};
+
+/// As many links as the kernel follows in one path.
+const HOPS: usize = 40;
+/// The kernel gives up a walk inside a root that races with a rename anywhere; one that loses this often is attacked.
+const RACES: usize = 128;
+
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// A view that is open.
+pub struct Names {
+    root: OwnedFd,
+    /// Where the root lies on the host, without links.
+    root_path: Vec<u8>,
+    /// Longest target first: the first that a path is in is the right one.
+    entries: Vec<Entry>,
+    /// Every single name in a target, so that most relative paths are known by sight to lead nowhere else.
+    words: Vec<Vec<u8>>,
+    /// The process that all of the step's processes descend from.
+    pub shepherd: i32,
+}
+
+struct Entry {
+    target: Vec<u8>,
+    lead: Opened,
+    read_only: bool,
+}
+
+enum Opened {
+    Proc,
+    Sys(OwnedFd),
+    /// Opened anew each time, by its path: a device does something when it is opened.
+    Device(Vec<u8>),
+    /// With its path on the host.
+    Directory(OwnedFd, Vec<u8>),
+    File(OwnedFd),
+}
+
+/// How a path is opened, and by whom.
+#[derive(Clone, Copy)]
+pub struct How<'a> {
+    pub flags: OFlags,
+    pub mode: Mode,
+    /// None where the kernel cannot tell users apart.
+    pub who: Option<&'a Credentials>,
+}
+
+impl<'a> How<'a> {
+    /// For nothing but looking at it.
+    pub fn look(follow: bool, who: Option<&'a Credentials>) -> Self {
+        let flags = if follow { HANDLE } else { HANDLE | OFlags::NOFOLLOW };
+        Self { flags, mode: Mode::empty(), who }
+    }
+
+    fn writes(self) -> bool {
+        !self.flags.contains(OFlags::PATH)
+            && (self.flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC | OFlags::CREATE))
+    }
+}
+
+impl Names {
+    /// The working directory of this process must be /proc.
+    pub fn open(view: &View, shepherd: i32) -> io::Result<Self> {
+        let root = rustix::fs::open(view.root.as_ref(), HANDLE | OFlags::DIRECTORY, Mode::empty())?;
+        let root_path = host_path(&root)?;
+        let mut entries = Vec::with_capacity(view.entries.len());
+        for entry in &view.entries {
+            let lead = match &entry.lead {
+                Lead::Proc => Opened::Proc,
+                Lead::Sys => Opened::Sys(rustix::fs::open("/sys", HANDLE | OFlags::DIRECTORY, Mode::empty())?),
+                Lead::Device(path) => Opened::Device(path.as_ref().as_os_str().as_bytes().to_vec()),
+                Lead::Host(path) => {
+                    let file = rustix::fs::open(path.as_ref(), HANDLE, Mode::empty())?;
+                    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+                        FileType::Directory => {
+                            let path = host_path(&file)?;
+                            Opened::Directory(file, path)
+                        }
+                        _ => Opened::File(file),
+                    }
+                }
+                Lead::Memory { content, mode, uid, gid } => {
+                    Opened::File(view::memory_file(&content.0, *mode, (*uid, *gid))?)
+                }
+            };
+            entries.push(Entry { target: entry.target.clone().into_bytes(), lead, read_only: entry.read_only });
+        }
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.target.len()));
+        let mut words: Vec<Vec<u8>> =
+            entries.iter().flat_map(|entry| path::names(&entry.target)).map(<[u8]>::to_vec).collect();
+        words.sort();
+        words.dedup();
+        Ok(Self { root, root_path, entries, words, shepherd })
+    }
+
+    /// What a call names, as an absolute path of the step; none for a descriptor itself.
+    pub fn path(&self, thread: i32, file: &Where) -> io::Result<Option<Vec<u8>>> {
+        let Some(text) = text(thread, file)? else { return Ok(None) };
+        self.absolute(thread, file.directory, text).map(Some)
+    }
+
+    /// Whether a path that is looked at as it stands, no link followed, leads nowhere but into the root. It is then the
+    /// kernel's to resolve, for a step whose root is its own.
+    pub fn is_plain(&self, text: &[u8]) -> bool {
+        let climbs = path::names(text).any(|name| name == b"..");
+        if text.first() == Some(&b'/') && !climbs {
+            return self.lead(&path::clean(text)).is_none();
+        }
+        // Relative to what, is worth a look only if it could matter.
+        !climbs && !path::names(text).any(|name| self.words.binary_search_by(|word| word.as_slice().cmp(name)).is_ok())
+    }
+
+    fn absolute(&self, thread: i32, directory: i32, text: Vec<u8>) -> io::Result<Vec<u8>> {
+        if text.first() == Some(&b'/') {
+            return Ok(text);
+        }
+        let mut base = self.shown_link(thread, directory)?;
+        base.push(b'/');
+        base.extend(text);
+        Ok(base)
+    }
+
+    /// The path that a thread knows its working directory or a descriptor by.
+    pub fn shown_link(&self, thread: i32, directory: i32) -> io::Result<Vec<u8>> {
+        let host = read_link(&descriptor(thread, directory))?;
+        self.shown(&host).ok_or_else(|| errno(libc::ENOENT))
+    }
+
+    /// The path that the step knows a path of the host by; none when it has none.
+    pub fn shown(&self, host: &[u8]) -> Option<Vec<u8>> {
+        let below = |base: &[u8], target: &[u8]| {
+            let rest = path::below(host, base)?;
+            let mut shown = if target == b"/" { Vec::new() } else { target.to_vec() };
+            shown.extend(rest);
+            Some(if shown.is_empty() { b"/".to_vec() } else { shown })
+        };
+        self.entries
+            .iter()
+            .find_map(|entry| match &entry.lead {
+                Opened::Proc => below(b"/proc", &entry.target),
+                Opened::Sys(_) => below(b"/sys", &entry.target),
+                Opened::Device(device) => (host == *device).then(|| entry.target.clone()),
+                Opened::Directory(_, path) => below(path, &entry.target),
+                Opened::File(_) => None,
+            })
+            .or_else(|| below(&self.root_path, b"/"))
+    }
+
+    /// Opens what a call names, for nothing but looking at it.
+    pub fn look(&self, thread: i32, file: &Where, who: Option<&Credentials>) -> io::Result<OwnedFd> {
+        match self.path(thread, file)? {
+            Some(path) => self.open_path(thread, &path, How::look(file.follow, who)),
+            None => Ok(rustix::fs::open(descriptor(thread, file.directory), HANDLE, Mode::empty())?),
+        }
+    }
+
+    /// What a link says.
+    pub fn read_link(&self, thread: i32, path: &[u8], who: Option<&Credentials>) -> io::Result<Vec<u8>> {
+        let real = self.real(thread, path, false, who)?;
+        if let Some(Entry { lead: Opened::Proc, target, .. }) = self.lead(&real) {
+            let rest = path::below(&real, target).unwrap_or_default();
+            return self.read_proc_link(thread, rest.strip_prefix(b"/").unwrap_or(rest));
+        }
+        let file = self.open_path(thread, &real, How::look(false, who))?;
+        match rustix::fs::readlinkat(file, "", Vec::new()) {
+            // What is no link.
+            Err(Errno::NOENT) => Err(errno(libc::EINVAL)),
+            result => Ok(result?.into_bytes()),
+        }
+    }
+
+    /// Whether a path of the host lies in the root.
+    pub fn is_in_root(&self, host: &[u8]) -> bool {
+        path::below(host, &self.root_path).is_some()
+    }
+
+    /// Opens the directory for a new name; never one of the view's own.
+    pub fn place(&self, thread: i32, place: &Where, who: Option<&Credentials>) -> io::Result<Place> {
+        let path = self.path(thread, place)?.ok_or_else(|| errno(libc::ENOENT))?;
+        self.place_at(thread, &path, who)
+    }
+
+    pub fn place_at(&self, thread: i32, path: &[u8], who: Option<&Credentials>) -> io::Result<Place> {
+        let (head, name) = path::split(path);
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(errno(libc::EBUSY));
+        }
+        let how = How { flags: HANDLE | OFlags::DIRECTORY, mode: Mode::empty(), who };
+        let directory = self.open_path(thread, head, how)?;
+        let mut real = self.shown(&host_path(&directory)?).ok_or_else(|| errno(libc::ENOENT))?;
+        if let Some(entry) = self.lead(&real)
+            && (entry.read_only || matches!(entry.lead, Opened::Proc | Opened::Sys(_)))
+        {
+            return Err(errno(libc::EROFS));
+        }
+        real.push(b'/');
+        real.extend(name);
+        if self.entries.iter().any(|entry| entry.target == path::clean(&real)) {
+            return Err(errno(libc::EBUSY));
+        }
+        Ok(Place { directory, name: name.to_vec() })
+    }
+
+    /// Opens a path of the step.
+    pub fn open_path(&self, thread: i32, path: &[u8], how: How<'_>) -> io::Result<OwnedFd> {
+        let path = path::clean(path);
+        let climbs = path::names(&path).any(|name| name == b"..");
+        match self.lead(&path) {
+            // The last name may still be a link, and in /proc every name may be a strange one.
+            Some(Entry { lead: Opened::Proc, .. }) => self.walk_and_open(thread, &path, how),
+            Some(_) if climbs => self.walk_and_open(thread, &path, how),
+            Some(entry) => match self.open_lead(thread, entry, &path, how) {
+                Err(error) if error.raw_os_error() == Some(libc::ELOOP) => self.walk_and_open(thread, &path, how),
+                result => result,
+            },
+            None => {
+                if !climbs {
+                    match inside(self.root.as_fd(), &path, how, ResolveFlags::NO_SYMLINKS) {
+                        Err(Errno::LOOP) => {}
+                        result => return Ok(result?),
+                    }
+                }
+                let looked = inside(
+                    self.root.as_fd(),
+                    &path,
+                    How { flags: how.flags - OFlags::TRUNC, ..how },
+                    ResolveFlags::empty(),
+                );
+                match looked {
+                    Ok(file) => {
+                        // A link may have led to where something else stands.
+                        let real = self.shown(&host_path(&file)?);
+                        if real.is_none_or(|real| self.lead(&real).is_some()) {
+                            return self.walk_and_open(thread, &path, how);
+                        }
+                        if how.flags.contains(OFlags::TRUNC) && how.writes() {
+                            rustix::fs::ftruncate(&file, 0)?;
+                        }
+                        Ok(file)
+                    }
+                    Err(Errno::NOENT | Errno::NOTDIR) => self.walk_and_open(thread, &path, how),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// The entry that a path without links is in.
+    fn lead(&self, path: &[u8]) -> Option<&Entry> {
+        self.entries.iter().find(|entry| path::below(path, &entry.target).is_some())
+    }
+
+    fn open_lead(&self, thread: i32, entry: &Entry, path: &[u8], how: How<'_>) -> io::Result<OwnedFd> {
+        let rest = path::below(path, &entry.target).unwrap_or_default();
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        if entry.read_only && how.writes() {
+            return Err(errno(libc::EROFS));
+        }
+        let itself = || if rest.is_empty() { Ok(()) } else { Err(errno(libc::ENOTDIR)) };
+        let last = How { flags: how.flags - OFlags::NOFOLLOW - OFlags::CREATE | OFlags::NOCTTY, ..how };
+        match &entry.lead {
+            Opened::Proc => self.open_proc(thread, rest, how),
+            Opened::Sys(_) if how.writes() => Err(errno(libc::EROFS)),
+            Opened::Sys(directory) => Ok(inside(directory.as_fd(), rest, how, ResolveFlags::empty())?),
+            Opened::Device(path) => {
+                itself()?;
+                Ok(rustix::fs::open(OsStr::from_bytes(path), last.flags | OFlags::CLOEXEC, Mode::empty())?)
+            }
+            Opened::Directory(directory, _) => Ok(inside(directory.as_fd(), rest, how, ResolveFlags::NO_SYMLINKS)?),
+            Opened::File(file) => {
+                itself()?;
+                Ok(rustix::fs::open(link_to(file), last.flags | OFlags::CLOEXEC, Mode::empty())?)
+            }
+        }
+    }
+
+    fn walk_and_open(&self, thread: i32, path: &[u8], how: How<'_>) -> io::Result<OwnedFd> {
+        let follow = !how.flags.contains(OFlags::NOFOLLOW);
+        let real = self.real(thread, path, follow, how.who)?;
+        match self.lead(&real) {
+            Some(entry) => self.open_lead(thread, entry, &real, how),
+            None => Ok(inside(self.root.as_fd(), &real, how, ResolveFlags::NO_SYMLINKS)?),
+        }
+    }
+
+    /// The path without links, dots and doubles that a path means. Its last name need not be there.
+    pub fn real(&self, thread: i32, path: &[u8], follow: bool, who: Option<&Credentials>) -> io::Result<Vec<u8>> {
+        let mut todo = path::reversed(path);
+        let must_be_directory = path.len() > 1 && path.ends_with(b"/");
+        let mut done: Vec<u8> = Vec::new();
+        let mut hops = 0;
+        while let Some(name) = todo.pop() {
+            if name == b".." {
+                let end = done.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                done.truncate(end);
+                continue;
+            }
+            done.push(b'/');
+            done.extend(&name);
+            let last = todo.is_empty() && !must_be_directory;
+            if last && !follow {
+                break;
+            }
+            let found = match self.step(thread, &done, who) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && todo.is_empty() => break,
+                found => found?,
+            };
+            match found {
+                Step::Directory => {}
+                Step::Other if todo.is_empty() => {}
+                Step::Other => return Err(errno(libc::ENOTDIR)),
+                // A link that no path leads through, such as that to a pipe.
+                Step::Dead if todo.is_empty() => break,
+                Step::Dead => return Err(errno(libc::ENOENT)),
+                Step::Link(target) => {
+                    hops += 1;
+                    if hops > HOPS {
+                        return Err(errno(libc::ELOOP));
+                    }
+                    if target.first() == Some(&b'/') {
+                        done.clear();
+                    } else {
+                        let end = done.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                        done.truncate(end);
+                    }
+                    todo.extend(path::reversed(&target));
+                }
+            }
+        }
+        if done.is_empty() {
+            done.push(b'/');
+        }
+        Ok(done)
+    }
+
+    /// What a path is, all of whose names but the last are directories.
+    fn step(&self, thread: i32, path: &[u8], who: Option<&Credentials>) -> io::Result<Step> {
+        let how = How::look(false, who);
+        let file = match self.lead(path) {
+            Some(Entry { lead: Opened::Proc, target, .. }) => {
+                let rest = path::below(path, target).unwrap_or_default();
+                return self.step_in_proc(thread, rest.strip_prefix(b"/").unwrap_or(rest));
+            }
+            Some(entry) => self.open_lead(thread, entry, path, how)?,
+            None => inside(self.root.as_fd(), path, how, ResolveFlags::NO_SYMLINKS)?,
+        };
+        Ok(match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
+            FileType::Directory => Step::Directory,
+            FileType::Symlink => Step::Link(rustix::fs::readlinkat(&file, "", Vec::new())?.into_bytes()),
+            _ => Step::Other,
+        })
+    }
+}
+
+/// What one name on the way is.
+enum Step {
+    Directory,
+    Link(Vec<u8>),
+    /// A link of /proc to what has no path here.
+    Dead,
+    Other,
+}
+
+/// The path in a call, as its caller wrote it; none when the descriptor itself is meant.
+pub fn text(thread: i32, file: &Where) -> io::Result<Option<Vec<u8>>> {
+    let Some(address) = file.path else { return Ok(None) };
+    // Since Linux 6.11 no path at all means the same as an empty one.
+    let path = if address == 0 && file.may_be_empty { Vec::new() } else { memory::read_string(thread, address)? };
+    match path.is_empty() {
+        true if file.may_be_empty => Ok(None),
+        true => Err(errno(libc::ENOENT)),
+        false => Ok(Some(path)),
+    }
+}
+
+/// The link in /proc to a thread's working directory or to one of its descriptors.
+pub fn descriptor(thread: i32, number: i32) -> String {
+    if number == libc::AT_FDCWD { format!("{thread}/cwd") } else { format!("{thread}/fd/{number}") }
+}
+
+fn read_link(path: &str) -> io::Result<Vec<u8>> {
+    match std::fs::read_link(path) {
+        Ok(target) => Ok(target.into_os_string().into_vec()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(errno(libc::EBADF)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where an open file lies on the host.
+pub fn host_path(file: &impl AsFd) -> io::Result<Vec<u8>> {
+    Ok(std::fs::read_link(link_to(file))?.into_os_string().into_vec())
+}
+
+/// The flags that a handle may have.
+const OF_HANDLES: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// The flags that there are.
+const KNOWN: OFlags = OFlags::ACCMODE
+    .union(OFlags::CREATE)
+    .union(OFlags::EXCL)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::TRUNC)
+    .union(OFlags::APPEND)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::SYNC)
+    .union(OFlags::DSYNC)
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NOATIME)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::TMPFILE);
+
+/// Opens a path as if a directory were `/`.
+fn inside(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = how.flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // openat2 refuses what open ignores.
+    let known = if flags.contains(OFlags::PATH) { OF_HANDLES } else { KNOWN };
+    let flags = flags & known;
+    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let _acting = Acting::for_files(how.who).map_err(|_| Errno::PERM)?;
+    for _ in 0..RACES {
+        match rustix::fs::openat2(directory, OsStr::from_bytes(path), flags, how.mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+/// The type of what a name in a directory is, a link not followed.
+pub fn kind_at(place: &Place) -> io::Result<FileType> {
+    let stat = rustix::fs::statat(&place.directory, OsStr::from_bytes(&place.name), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
