@@ -19,6 +19,8 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
     if is_address(context) {
         let source = match file {
             Some("-") => stdin_dockerfile()?,
+            Some(path) if is_address(path) => DockerfileSource::Remote(path.to_owned()),
+            Some(path) if path.starts_with('/') => here(path)?,
             // Inside the address, not here.
             file => DockerfileSource::Path(file.map(Into::into)),
         };
@@ -34,9 +36,7 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
     }
     let source = match file {
         Some("-") => stdin_dockerfile()?,
-        Some(path) if is_address(path) => {
-            return Err(super::exit::Unsupported::instead("-f with an address", "fetch the file first"));
-        }
+        Some(path) if is_address(path) => DockerfileSource::Remote(path.to_owned()),
         Some(path) => {
             let path = session.absolute(path);
             if !path.is_file() {
@@ -45,8 +45,7 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
             DockerfileSource::Path(Some(path))
         }
         None => {
-            let path = dir.join("Dockerfile");
-            if !path.exists() {
+            if !["Dockerfile", "dockerfile"].iter().any(|name| dir.join(name).exists()) {
                 return Err(missing(format!("there is no Dockerfile in {}", dir.display())));
             }
             DockerfileSource::Path(None)
@@ -58,6 +57,12 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
 /// Docker's rule for what is an address rather than a path.
 fn is_address(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|start| text.starts_with(start))
+}
+
+/// A Dockerfile of this machine for a context that is elsewhere.
+fn here(path: &str) -> anyhow::Result<DockerfileSource> {
+    let text = fs::read_to_string(path).map_err(|error| missing(format!("Dockerfile {path}: {error}")))?;
+    Ok(DockerfileSource::Text { name: path.to_owned(), text })
 }
 
 fn stdin_dockerfile() -> anyhow::Result<DockerfileSource> {
@@ -75,6 +80,9 @@ fn stdin_context(session: &Session, file: Option<&str>) -> anyhow::Result<(Conte
     let mut head = Vec::with_capacity(512);
     input.by_ref().take(512).read_to_end(&mut head)?;
     if !is_archive(&head) {
+        if let Some(file) = file {
+            return Err(usage(format!("standard input is a Dockerfile, and -f {file} names another")));
+        }
         let mut text = head;
         input.take(LARGEST_DOCKERFILE).read_to_end(&mut text)?;
         let text = String::from_utf8(text).context("Dockerfile from standard input")?;

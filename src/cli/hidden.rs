@@ -21,7 +21,7 @@ impl Place {
         let DockerfilePlan { context: Context::Directory(context), dockerfile, .. } = &**plan else { return None };
         let dockerfile = match dockerfile {
             DockerfileSource::Path(path) => path.clone().or_else(|| Some(context.join("Dockerfile"))),
-            DockerfileSource::Text { .. } => None,
+            DockerfileSource::Text { .. } | DockerfileSource::Remote(_) => None,
         };
         Some(Self { context: context.clone(), dockerfile })
     }

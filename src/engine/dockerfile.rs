@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use super::contexts;
 use super::remote::{self, Fetched};
 use super::{Context, DockerfilePlan, DockerfileSource, NoCache, SolveRequest, State};
-use crate::base::{Platform, Reference};
+use crate::base::Platform;
 use crate::exec;
 use crate::frontend::{self, Input, NamedContext};
-use crate::image;
 use crate::llb::pb;
 use crate::ops::Machine;
 use crate::snapshot::{self, Tree};
@@ -30,7 +30,7 @@ pub struct Prepared {
 }
 
 /// The source that COPY and ADD read, by the frontend's name for it.
-const CONTEXT: &str = "context";
+pub const CONTEXT: &str = "context";
 
 /// A name under which buildx and BuildKit's clients look when nobody says another.
 const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
@@ -68,8 +68,12 @@ pub fn prepare(
         },
     };
     main.check()?;
-    let (name, text, beside) =
-        request.progress.step("[internal] load build definition from Dockerfile", |_| dockerfile(source, &main))?;
+    let (name, text, beside) = match source {
+        DockerfileSource::Remote(address) => (address.clone(), remote::dockerfile(state, request, address)?, None),
+        source => {
+            request.progress.step("[internal] load build definition from Dockerfile", |_| dockerfile(source, &main))?
+        }
+    };
     let ignore = request.progress.step("[internal] load .dockerignore", |_| ignore_file(beside.as_deref(), &main))?;
     let mut input = Input::new(name, text, request.epoch);
     let mut locals = BTreeMap::new();
@@ -90,7 +94,7 @@ pub fn prepare(
     input.platform = platforms.first().cloned();
     input.multi_platform = platforms.len() > 1;
     for (name, value) in &plan.named_contexts {
-        let context = named_context(state, name, value, request, &mut locals)
+        let context = contexts::named(state, name, value, request, &mut locals)
             .with_context(|| format!("build context {name}={value}"))?;
         input.named_contexts.insert(name.clone(), context);
     }
@@ -111,7 +115,7 @@ pub fn prepare(
 }
 
 /// Where the Dockerfile and its ignore file are read from.
-enum Files {
+pub enum Files {
     Directory(PathBuf),
     /// A repository that was fetched; paths in it are relative.
     Tree(Arc<dyn Tree>),
@@ -158,6 +162,7 @@ fn dockerfile(source: &DockerfileSource, files: &Files) -> anyhow::Result<(Strin
     let missing = |path: PathBuf| anyhow::anyhow!("there is no Dockerfile at {}", path.display());
     match source {
         DockerfileSource::Text { name, text } => Ok((name.clone(), text.clone().into_bytes(), None)),
+        DockerfileSource::Remote(address) => bail!("{address} is not in the context"),
         DockerfileSource::Path(Some(path)) => {
             let path = files.at(path);
             read(path.clone())?.ok_or_else(|| missing(path))
@@ -174,7 +179,7 @@ fn dockerfile(source: &DockerfileSource, files: &Files) -> anyhow::Result<(Strin
 }
 
 /// The ignore file that belongs to the Dockerfile, else the context's: its name and text.
-fn ignore_file(dockerfile: Option<&Path>, files: &Files) -> anyhow::Result<Option<(String, String)>> {
+pub fn ignore_file(dockerfile: Option<&Path>, files: &Files) -> anyhow::Result<Option<(String, String)>> {
     let own = dockerfile.map(|path| {
         let mut own = path.as_os_str().to_owned();
         own.push(".dockerignore");
@@ -202,102 +207,9 @@ fn read_text(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// `NAME=path`, `docker-image://REF`, `oci-layout://DIR[:TAG|@DIGEST]`, `image-tar://FILE`, or an address.
-fn named_context(
-    state: &State,
-    name: &str,
-    value: &str,
-    request: &SolveRequest,
-    locals: &mut BTreeMap<String, PathBuf>,
-) -> anyhow::Result<NamedContext> {
-    match value.split_once("://") {
-        Some(("docker-image", reference)) => Ok(NamedContext::Image(reference.parse()?)),
-        Some(("oci-layout", place)) => {
-            let (dir, wanted) = layout_place(place);
-            adopt(state, name, &request_path(state, dir), wanted, request).map(NamedContext::Image)
-        }
-        Some(("image-tar", file)) => {
-            adopt(state, name, &request_path(state, file), None, request).map(NamedContext::Image)
-        }
-        Some(("http" | "https" | "git" | "ssh", _)) => Ok(NamedContext::Url(value.to_owned())),
-        Some((scheme, _)) => bail!("{scheme}:// is no kind of build context"),
-        None if value.starts_with("git@") => Ok(NamedContext::Url(value.to_owned())),
-        None if value.starts_with("target:") => bail!("target: is for bake files only"),
-        None => {
-            let dir = request_path(state, value);
-            if !dir.is_dir() {
-                bail!("{} is not a directory", dir.display());
-            }
-            let ignore = ignore_file(None, &Files::Directory(dir.clone()))?;
-            // As buildx does: a context called as the main one must not take its place.
-            let source = if matches!(name, CONTEXT | "dockerfile") { format!("_{name}") } else { name.to_owned() };
-            locals.insert(source.clone(), dir);
-            Ok(NamedContext::Local { source, ignore })
-        }
-    }
-}
-
-fn request_path(state: &State, path: &str) -> PathBuf {
-    state.env().absolute(path)
-}
-
-/// A layout's folder and the tag or digest in it.
-fn layout_place(place: &str) -> (&str, Option<&str>) {
-    if let Some((dir, digest)) = place.split_once('@') {
-        return (dir, Some(digest));
-    }
-    match place.rsplit_once(':') {
-        // A colon before a slash is part of the folder's name.
-        Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag)),
-        _ => (place, None),
-    }
-}
-
-/// Brings an image from an archive or a layout into the store's blobs, without naming it there; a build pins them.
-fn adopt(
-    state: &State,
-    name: &str,
-    path: &Path,
-    wanted: Option<&str>,
-    request: &SolveRequest,
-) -> anyhow::Result<Reference> {
-    let tmp = Machine::tmp(state)?;
-    let opened = request
-        .progress
-        .step(&format!("[context {name}] load {}", path.display()), |_| image::open(path, tmp.path()))?;
-    let answers = |image: &image::Image, names: &[Reference]| match wanted {
-        None => true,
-        Some(wanted) => {
-            image.manifest_descriptor.digest.to_string() == wanted
-                || names.iter().any(|name| name.tag() == Some(wanted))
-        }
-    };
-    let mut found = opened.images.iter().filter(|(image, names)| answers(image, names));
-    let Some((image, _)) = found.next() else { bail!("no such image in {}", path.display()) };
-    if found.next().is_some() {
-        bail!("{} holds several images; say which, as DIR:TAG or DIR@DIGEST", path.display());
-    }
-    state.images().adopt(image, opened.blobs.as_ref())?;
-    let plain: Reference = "dockless-context/image".parse()?;
-    Ok(plain.with_digest(image.manifest_descriptor.digest))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_layout_is_named_with_its_tag_or_digest() {
-        let cases = [
-            ("/a/b", ("/a/b", None)),
-            ("/a/b:1.2", ("/a/b", Some("1.2"))),
-            ("/a:b/c", ("/a:b/c", None)),
-            ("/a@sha256:00", ("/a", Some("sha256:00"))),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(layout_place(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn the_ignore_file_of_the_dockerfile_beats_that_of_the_context() {

@@ -3,6 +3,7 @@
 
 mod cache;
 pub mod containers;
+pub mod contexts;
 mod dockerfile;
 mod exports;
 mod failure;
@@ -11,6 +12,7 @@ mod platforms;
 mod prune;
 pub mod remote;
 mod resolve;
+mod rootfs;
 mod state;
 mod usage;
 
@@ -89,6 +91,8 @@ pub enum DockerfileSource {
     Path(Option<PathBuf>),
     /// Text from standard input, with the name that errors show.
     Text { name: String, text: String },
+    /// An address of the file alone.
+    Remote(String),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

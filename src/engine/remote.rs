@@ -37,11 +37,7 @@ pub fn fetch(
     if let Some(definition) = frontend::git_context(address, &plan.build_args)? {
         return solve(definition).map(Fetched::Repository);
     }
-    let http = HttpRequest { url: address.to_owned(), ..HttpRequest::default() };
-    let fetched = request.progress.step(&format!("[internal] load remote build context {address}"), |step| {
-        http::fetch(&http, &state.source_cache("http"), Machine::env(state), step, &request.cancel)
-    })?;
-    let mut file = File::open(&fetched.path).with_context(|| format!("open {}", fetched.path.display()))?;
+    let mut file = download(state, request, address, "context")?;
     let mut head = Vec::new();
     (&mut file).take(HEAD).read_to_end(&mut head)?;
     file.rewind()?;
@@ -53,6 +49,21 @@ pub fn fetch(
     let dir = empty()?;
     unpack(file, &dir, &request.cancel).with_context(|| format!("unpack {address}"))?;
     Ok(Fetched::Archive(dir))
+}
+
+/// The Dockerfile at an address (`-f https://…`).
+pub fn dockerfile(state: &State, request: &SolveRequest, address: &str) -> anyhow::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    download(state, request, address, "Dockerfile")?.take(MAX_DOCKERFILE).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn download(state: &State, request: &SolveRequest, address: &str, what: &str) -> anyhow::Result<File> {
+    let http = HttpRequest { url: address.to_owned(), ..HttpRequest::default() };
+    let fetched = request.progress.step(&format!("[internal] load remote build {what} {address}"), |step| {
+        http::fetch(&http, &state.source_cache("http"), Machine::env(state), step, &request.cancel)
+    })?;
+    File::open(&fetched.path).with_context(|| format!("open {}", fetched.path.display()))
 }
 
 /// Where the mark of a tar is found.

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dockless::engine::{Context, Dest, DockerfileSource, Export, LayerOptions};
+use dockless::engine::{Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions};
 
 use crate::fixture::{World, listing};
 
@@ -29,7 +29,7 @@ fn a_named_context_is_a_directory_a_layout_or_an_archive() {
         (world.context().display().to_string(), "file"),
         (format!("oci-layout://{}:1", layout.display()), "inside"),
         (format!("oci-layout://{}", layout.display()), "inside"),
-        (format!("image-tar://{}", archive.display()), "inside"),
+        (format!("image-tar:{}", archive.display()), "inside"),
     ];
     for (value, file) in cases {
         // A state folder that never saw the image.
@@ -52,6 +52,47 @@ fn a_named_context_is_a_directory_a_layout_or_an_archive() {
         })
         .err();
     assert!(format!("{error:#}").contains("no such image in"), "{error:#}");
+}
+
+#[test]
+fn a_root_file_system_is_a_base() {
+    let world = World::new();
+    let base = world.dir.path().join("base");
+    for dir in ["rootfs/etc", "rootfs/usr/bin"] {
+        fs::create_dir_all(base.join(dir)).unwrap();
+    }
+    fs::write(base.join("rootfs/etc/os-release"), "ID=test\n").unwrap();
+    fs::hard_link(base.join("rootfs/etc/os-release"), base.join("rootfs/usr/bin/same")).unwrap();
+    fs::write(base.join("metadata.json"), r#"{"user":"app:50","env":["A=b"],"entrypoint":null,"cmd":["sh","-l"]}"#)
+        .unwrap();
+    let tgz = world.dir.path().join("rootfs.tgz");
+    let packed =
+        Command::new("tar").args(["-czf"]).arg(&tgz).args(["-C"]).arg(&base).args(["metadata.json", "rootfs"]).status();
+    assert!(packed.unwrap().success());
+    for value in [format!("rootfs:{}", base.display()), format!("rootfs:{}", tgz.display())] {
+        let named = |plan: &mut DockerfilePlan| {
+            plan.named_contexts.insert("base".to_owned(), value.clone());
+        };
+        let files = world.files_with("FROM base\nCOPY --from=base /etc/os-release /copied\n", named);
+        assert_eq!(
+            files["copied"].split_once(' ').unwrap().1,
+            files["etc/os-release"].split_once(' ').unwrap().1,
+            "{value}"
+        );
+        assert!(files["usr/bin/same"].contains("= etc/os-release"), "one file with two names: {files:?}");
+        let (outcome, _) = world.build_with("FROM base\n", |plan, _| named(plan)).ok();
+        let image = world.state.images().load(&outcome.image.unwrap().manifest.unwrap()).unwrap();
+        let config = image.config.config;
+        assert_eq!((config.user.as_str(), config.cmd.unwrap().join(" ")), ("app:50", "sh -l".to_owned()), "{value}");
+        assert!(config.env.contains(&"A=b".to_owned()));
+    }
+    fs::remove_file(base.join("metadata.json")).unwrap();
+    let error = world
+        .build_with("FROM base\n", |plan, _| {
+            plan.named_contexts.insert("base".to_owned(), format!("rootfs:{}", base.display()));
+        })
+        .err();
+    assert!(format!("{error:#}").contains("metadata.json, beside rootfs/"), "{error:#}");
 }
 
 /// Serves the files of a directory for as long as the test runs.
@@ -112,6 +153,11 @@ fn a_context_on_the_web_is_an_archive_or_a_dockerfile() {
     let address = serve(web.clone());
     let alone = fs::read_to_string(web.join("Alone")).unwrap().replace('%', &address);
     fs::write(web.join("Alone"), alone).unwrap();
+    // The Dockerfile may be elsewhere than the files.
+    let files = world.files_with("", |plan| {
+        plan.dockerfile = DockerfileSource::Remote(format!("{address}/Alone"));
+    });
+    assert_eq!(files["added"].rsplit(' ').next(), Some("fetched"));
     let build = |path: &str| {
         let dest = world.dir.path().join("out.tar");
         let outcome = world.build_with("", |plan, request| {

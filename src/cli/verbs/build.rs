@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use crate::base::{Platform, Reference};
 use crate::cli::call;
 use crate::cli::context;
-use crate::cli::exit::{Exit, Unsupported, missing, usage};
+use crate::cli::exit::{Exit, Unsupported, usage};
 use crate::cli::flags::{self, ignored_flags};
 use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
 use crate::cli::session::{Face, Session};
 use crate::cli::solve::{self, Build};
+use crate::engine::contexts;
 use crate::engine::{Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
 use crate::exec::Network;
 use crate::task::journal::BuildRecord;
@@ -55,7 +56,7 @@ pub struct Args {
     /// Agent or keys for RUN --mount=type=ssh: ID[=SOCKET|KEY[,KEY]]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
-    /// Further context: NAME=PATH, NAME=docker-image://IMAGE, NAME=URL
+    /// Further context: NAME=PATH, or docker-image://, oci-layout://, image-tar:, rootfs:, an address
     #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = flags::key_value)]
     build_contexts: Vec<(String, String)>,
     /// Run every step again
@@ -196,15 +197,8 @@ fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Resul
     let exports = exports(&args, &tags, session)?;
     let mut named_contexts = BTreeMap::new();
     for (name, value) in args.build_contexts {
-        let value = if value.contains("://") || value.starts_with("git@") {
-            value
-        } else {
-            let path = env.absolute(&value);
-            if !path.is_dir() {
-                return Err(missing(format!("build context {name}: {} is not a folder", path.display())));
-            }
-            path.display().to_string()
-        };
+        let value =
+            contexts::absolute(&value, env).map_err(|error| usage(format!("--build-context {name}: {error}")))?;
         named_contexts.insert(name, value);
     }
     let network = match args.network.as_str() {
@@ -223,6 +217,8 @@ fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Resul
         let (dockerfile, text) = match &dockerfile {
             DockerfileSource::Path(path) => (path.clone(), None),
             DockerfileSource::Text { text, .. } => (None, Some(text.clone())),
+            // A task's report is of what is here.
+            DockerfileSource::Remote(_) => return None,
         };
         Some(BuildRecord {
             cwd: session.env.cwd().to_owned(),

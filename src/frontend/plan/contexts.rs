@@ -70,6 +70,10 @@ impl Planner<'_> {
 
     pub fn load_context(&mut self, key: &str, context: &NamedContext, platform: &Platform) -> Result<Loaded> {
         match context {
+            // As in FROM: nothing, and no image of that name.
+            NamedContext::Image(reference) if reference.familiar() == "scratch" => {
+                Ok(Loaded { root: None, image: None })
+            }
             NamedContext::Image(reference) => {
                 let reference = reference.clone().or_latest();
                 let resolved = self.resolve_image(&reference, platform)?;
