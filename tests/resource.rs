@@ -13,6 +13,8 @@ mod check;
 mod get;
 #[path = "resource/git.rs"]
 mod git;
+#[path = "resource/pipelines.rs"]
+mod pipelines;
 #[path = "resource/put.rs"]
 mod put;
 
