@@ -143,3 +143,261 @@ fn the_resources_names_speak_its_protocol() {
     let output = check.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("[{}]\n", out["version"]));
 }
+
+/// A run of dockless with further variables.
+fn with(home: &Path, vars: &[(&str, &str)], words: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dockless"))
+        .args(words.split_whitespace())
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .envs(vars.iter().copied())
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Pushes a small image, by a client that this machine's files say nothing to.
+fn publish(settings: Settings, to: &dockless::base::Reference) {
+    let blobs = MemoryBlobs::new();
+    let root = crate::sample_image::image(&blobs, &[("a", b"a")], &amd64());
+    client(&Env::of([]), settings).push(&root, &blobs, to, &[], &Step::none(), &Cancel::new()).unwrap();
+}
+
+#[test]
+fn from_finds_its_image_behind_tls_a_mirror_and_a_helper() {
+    if !has(&["docker-registry", "openssl", "htpasswd"]) {
+        return;
+    }
+    let builds = |home: &Path, vars: &[(&str, &str)], from: &str| {
+        std::fs::write(home.join("Dockerfile"), format!("FROM {from}\nLABEL a=b\n")).unwrap();
+        with(home, vars, "build -q -t x .")
+    };
+    let home = || tempfile::tempdir().unwrap();
+
+    let server = DockerRegistry::tls();
+    let ca = server.file("ca.crt");
+    let authorities = vec![(None, ca.clone())];
+    publish(Settings { authorities, ..Settings::default() }, &server.reference("base:1"));
+    let from = format!("{}/base:1", server.host());
+    let place = home();
+    let refused = builds(place.path(), &[], &from);
+    assert!(!refused.status.success() && said(&refused).contains("LOCAL_CA_CERTIFICATE"), "{}", said(&refused));
+    let trusted = builds(place.path(), &[("LOCAL_CA_CERTIFICATE", &ca)], &from);
+    assert!(trusted.status.success(), "{}", said(&trusted));
+    let place = home();
+    let certs_d = place.path().join(".config/docker/certs.d").join(server.host());
+    std::fs::create_dir_all(&certs_d).unwrap();
+    std::fs::write(certs_d.join("ca.crt"), &ca).unwrap();
+    let trusted = builds(place.path(), &[], &from);
+    assert!(trusted.status.success(), "{}", said(&trusted));
+
+    let server = DockerRegistry::open();
+    publish(Settings::default(), &server.reference("library/thing:1"));
+    let mirror = format!("http://{}", server.host());
+    let mirrored = builds(home().path(), &[("REGISTRY_MIRRORS", &mirror)], "thing:1");
+    assert!(mirrored.status.success(), "{}", said(&mirrored));
+
+    let server = DockerRegistry::htpasswd();
+    let credential = Credential::Password { user: USER.into(), password: PASSWORD.into() };
+    let credentials = [(server.host(), credential)].into();
+    publish(Settings { credentials, ..Settings::default() }, &server.reference("base:1"));
+    let place = home();
+    let bin = place.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let helper = format!("#!/bin/sh\ncat >&2\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n");
+    std::fs::write(bin.join("script"), helper).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bin.join("script"), mode).unwrap();
+    // Renamed: one that is still open for writing elsewhere cannot be run.
+    std::fs::rename(bin.join("script"), bin.join("docker-credential-ours")).unwrap();
+    let config = format!(r#"{{"credHelpers":{{"{}":"ours"}}}}"#, server.host());
+    std::fs::write(place.path().join("config.json"), config).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let folder = place.path().to_str().unwrap();
+    let vars = [("PATH", path.as_str()), ("DOCKER_CONFIG", folder)];
+    let helped = builds(place.path(), &vars, &format!("{}/base:1", server.host()));
+    assert!(helped.status.success() && !said(&helped).contains(PASSWORD), "{}", said(&helped));
+    let missing = builds(place.path(), &vars, &format!("{}/none:1", server.host()));
+    assert!(said(&missing).contains("credentials from docker-credential-ours"), "{}", said(&missing));
+    assert!(!said(&missing).contains(PASSWORD));
+}
+
+#[test]
+fn a_password_is_asked_for_at_a_terminal_and_not_shown() {
+    use std::io::{Read, Write};
+    if !has(&["docker-registry", "htpasswd"]) {
+        return;
+    }
+    let server = DockerRegistry::htpasswd();
+    let home = tempfile::tempdir().unwrap();
+    let piped = with(home.path(), &[], &format!("login -u {USER} {}", server.host()));
+    assert_eq!(piped.status.code(), Some(2));
+    assert!(said(&piped).contains("use --password-stdin"), "{}", said(&piped));
+
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dockless"))
+        .args(["login", &server.host()])
+        .env_clear()
+        .env("HOME", home.path())
+        .stdin(Stdio::from(pty.slave))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut terminal = std::fs::File::from(pty.master);
+    let mut err = child.stderr.take().unwrap();
+    let mut until = |expected: &str| {
+        let mut text = String::new();
+        let mut byte = [0];
+        while !text.ends_with(expected) && err.read(&mut byte).unwrap() == 1 {
+            text.push(char::from(byte[0]));
+        }
+        assert!(text.ends_with(expected), "{text}");
+    };
+    until("Username: ");
+    writeln!(terminal, "{USER}").unwrap();
+    until("Password: ");
+    writeln!(terminal, "{PASSWORD}").unwrap();
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(out, "Login Succeeded\n");
+    assert!(child.wait().unwrap().success());
+    // What the terminal showed: the kernel answers with an error once the other side is gone.
+    let mut shown = Vec::new();
+    let _ = terminal.read_to_end(&mut shown);
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains(USER) && !shown.contains(PASSWORD), "{shown:?}");
+}
+
+/// `/opt/resource/check`, `in` and `out`, as Concourse calls them.
+fn program(home: &Path, name: &str, folder: Option<&Path>, request: &serde_json::Value) -> Output {
+    use std::io::Write;
+    let bin = home.join("opt/resource");
+    std::fs::create_dir_all(&bin).unwrap();
+    let path = bin.join(name);
+    if !path.exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_dockless"), &path).unwrap();
+    }
+    let mut child = Command::new(path)
+        .args(folder)
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("BUILD_ID", "7")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_programs_of_the_resource_do_what_concourse_asks_of_them() {
+    use serde_json::{Value, json};
+    if !has(&["docker-registry", "htpasswd"]) {
+        return;
+    }
+    let server = DockerRegistry::htpasswd();
+    let home = tempfile::tempdir().unwrap();
+    let sources = home.path().join("sources");
+    let write = |path: &str, text: &str| {
+        let path = sources.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write(
+        "src/Dockerfile",
+        "FROM scratch\nARG BUILD\nLABEL build=$BUILD\nCOPY passwd /etc/passwd\nENV PATH=/bin A=b\nUSER app\n",
+    );
+    write("src/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n");
+    write("version/version", "1.0\n");
+    write("tags", "one two\n");
+    let repository = format!("{}/acct/app", server.host());
+    let source = json!({ "repository": repository, "tag": "v1.0", "username": USER, "password": PASSWORD });
+    let answer = |output: &Output| -> Value {
+        assert!(output.status.success(), "{}", said(output));
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 1, "one line of JSON");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+
+    let empty = program(home.path(), "check", None, &json!({ "source": source, "version": null }));
+    assert_eq!(String::from_utf8_lossy(&empty.stdout), "[]\n", "{}", said(&empty));
+
+    let params = json!({
+        "build": "src", "tag_file": "version/version", "tag_prefix": "v", "tag_as_latest": true,
+        "additional_tags": "tags", "build_args": { "BUILD": "$BUILD_ID" }, "labels": { "k": "v" },
+    });
+    let put = program(home.path(), "out", Some(&sources), &json!({ "source": source, "params": params }));
+    let version = answer(&put)["version"].clone();
+    let digest = version["digest"].as_str().unwrap().to_owned();
+    let log = String::from_utf8_lossy(&put.stderr).into_owned();
+    assert!(log.contains(&format!("The push refers to repository [{repository}]")), "{log}");
+    for tag in ["v1.0", "latest", "one", "two"] {
+        assert!(log.contains(&format!("{tag}: digest: {digest} size: ")), "{tag}: {log}");
+    }
+    assert!(log.contains(&format!("{repository}:v1.0 tagged as latest")) && !log.contains(PASSWORD), "{log}");
+
+    let check = program(home.path(), "check", None, &json!({ "source": source, "version": null }));
+    assert_eq!(String::from_utf8_lossy(&check.stdout), format!("[{{\"digest\":\"{digest}\"}}]\n"));
+
+    let dest = home.path().join("dest");
+    let params = json!({ "save": true, "rootfs": true });
+    let request = json!({ "source": source, "version": version, "params": params });
+    let got = answer(&program(home.path(), "in", Some(&dest), &request));
+    let read = |name: &str| std::fs::read_to_string(dest.join(name)).unwrap();
+    let id = read("image-id");
+    assert_eq!(got["metadata"][2], json!({ "name": "image", "value": &id[..12] }));
+    assert_eq!(read("repository"), format!("{repository}\n"));
+    assert_eq!(read("tag"), "v1.0\n");
+    assert_eq!(read("digest"), format!("{digest}\n"));
+    assert_eq!(read("metadata.json"), "{\"user\":\"app\",\"env\":[\"PATH=/bin\",\"A=b\",\"HOME=/home/app\"]}\n");
+    assert!(read("rootfs/etc/passwd").starts_with("root:"));
+    let inspected: Value = serde_json::from_str(&read("docker_inspect.json")).unwrap();
+    assert_eq!(inspected[0]["Id"], id.trim_end());
+    assert_eq!(inspected[0]["Config"]["Labels"], json!({ "build": "7", "k": "v" }));
+    assert_eq!(inspected[0]["RepoDigests"], json!([format!("{repository}@{digest}")]));
+    // What `docker load` would say of it, said by the verb that does the same.
+    let loaded =
+        with(home.path(), &[("DOCKLESS_STATE", home.path().join("other").to_str().unwrap())], "load -i dest/image");
+    assert_eq!(
+        String::from_utf8_lossy(&loaded.stdout),
+        format!("Loaded image: {repository}:v1.0\n"),
+        "{}",
+        said(&loaded)
+    );
+
+    for (name, request, expected) in [
+        ("check", json!({ "source": {} }), "must specify repository"),
+        ("in", json!({ "source": source }), "must specify version"),
+        (
+            "out",
+            json!({ "source": source, "params": {} }),
+            "must specify build, load, load_file, import_file, or pull_repository params",
+        ),
+        (
+            "out",
+            json!({ "source": source, "params": { "build": "none" } }),
+            "It doesn't appear that given Dockerfile: \"none/Dockerfile\" is a file",
+        ),
+        (
+            "out",
+            json!({ "source": source, "params": { "build": "src", "tag_file": "none" } }),
+            "tag file 'none' does not exist",
+        ),
+        ("out", json!({ "source": source, "params": { "buidl": "src" } }), "unknown field `buidl`"),
+    ] {
+        let folder = (name != "check").then(|| if name == "in" { dest.as_path() } else { sources.as_path() });
+        let failed = program(home.path(), name, folder, &request);
+        assert_eq!(failed.status.code(), Some(1), "{name}: {}", said(&failed));
+        assert!(failed.stdout.is_empty() && said(&failed).contains(expected), "{name}: {}", said(&failed));
+        assert!(!said(&failed).contains(PASSWORD));
+    }
+}

@@ -15,13 +15,18 @@ pub const PASSWORD: &str = "pass:word";
 
 /// True where all programs are installed; else says which is not, and the test is over.
 pub fn has(programs: &[&str]) -> bool {
-    for program in programs {
-        if which::which(program).is_err() {
-            eprintln!("skip: needs {program}");
-            return false;
+    match programs.iter().find(|program| which::which(program).is_err()) {
+        Some(program) => {
+            skip(&format!("needs {program}"));
+            false
         }
+        None => true,
     }
-    true
+}
+
+/// Says by name and reason that this test cannot run here.
+pub fn skip(reason: &str) {
+    eprintln!("skip: {}: {reason}", std::thread::current().name().unwrap_or("?"));
 }
 
 pub struct DockerRegistry {
