@@ -7,6 +7,8 @@ mod docker_registry;
 #[allow(dead_code, reason = "shared with the registry's own tests, which need more of it")]
 mod sample_image;
 
+#[path = "resource/accounts.rs"]
+mod accounts;
 #[path = "resource/check.rs"]
 mod check;
 #[path = "resource/get.rs"]

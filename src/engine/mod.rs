@@ -75,6 +75,27 @@ pub struct DockerfilePlan {
     pub shm_size: Option<u64>,
 }
 
+impl DockerfilePlan {
+    /// A plain build: nothing asked for but what the Dockerfile says.
+    pub fn new(context: Context, dockerfile: DockerfileSource) -> Self {
+        Self {
+            context,
+            dockerfile,
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platforms: Vec::new(),
+            named_contexts: BTreeMap::new(),
+            no_cache: NoCache::Use,
+            pull: false,
+            network: crate::exec::Network::Host,
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            shm_size: None,
+        }
+    }
+}
+
 /// Where the files of COPY and ADD come from.
 pub enum Context {
     Directory(PathBuf),

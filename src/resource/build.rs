@@ -12,10 +12,8 @@ use super::World;
 use super::params::{Put, printed};
 use crate::base::{Env, Platform, Reference, Secret};
 use crate::engine::{
-    Context, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, NoCache, Plan, SolveRequest,
-    State,
+    Context, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, Plan, SolveRequest, State,
 };
-use crate::exec::Network;
 use crate::image::Descriptor;
 use crate::layer::Compression;
 
@@ -45,19 +43,11 @@ pub fn build(
         bail!("It doesn't appear that given Dockerfile: \"{}\" is a file", shown(&dockerfile, sources));
     }
     let plan = DockerfilePlan {
-        context: Context::Directory(context),
-        dockerfile: DockerfileSource::Path(Some(dockerfile)),
         target: params.target_name.clone().filter(|name| !name.is_empty()),
         build_args: build_args(params, sources, world.env)?,
         labels: labels(params, sources)?,
         platforms: vec![platform.clone()],
-        named_contexts: BTreeMap::new(),
-        no_cache: NoCache::Use,
-        pull: false,
-        network: Network::Host,
-        extra_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_size: None,
+        ..DockerfilePlan::new(Context::Directory(context), DockerfileSource::Path(Some(dockerfile)))
     };
     // What a registry takes for granted, made at once instead of again for the push.
     let options = LayerOptions { compression: Some(Compression::Gzip), ..LayerOptions::default() };

@@ -8,10 +8,9 @@ use std::time::SystemTime;
 
 use dockless::base::{Cancel, Env, Epoch, Event, Platform, Progress};
 use dockless::engine::{
-    Context, Dest, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, NoCache, Plan,
-    Settings, SolveOutcome, SolveRequest, State,
+    Context, Dest, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, Plan, Settings,
+    SolveOutcome, SolveRequest, State,
 };
-use dockless::exec::Network;
 use dockless::image::{self, ImageConfig};
 
 /// One state folder and one build context.
@@ -202,21 +201,8 @@ pub fn epoch() -> Epoch {
 }
 
 pub fn plan(context: &Path, dockerfile: &str) -> DockerfilePlan {
-    DockerfilePlan {
-        context: Context::Directory(context.to_owned()),
-        dockerfile: DockerfileSource::Text { name: "Dockerfile".to_owned(), text: dockerfile.to_owned() },
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        platforms: Vec::new(),
-        named_contexts: BTreeMap::new(),
-        no_cache: NoCache::Use,
-        pull: false,
-        network: Network::Host,
-        extra_hosts: Vec::new(),
-        ulimits: Vec::new(),
-        shm_size: None,
-    }
+    let text = DockerfileSource::Text { name: "Dockerfile".to_owned(), text: dockerfile.to_owned() };
+    DockerfilePlan::new(Context::Directory(context.to_owned()), text)
 }
 
 /// Exports the image `test`.
