@@ -108,12 +108,16 @@ impl Keychain {
         Ok(search)
     }
 
-    /// The files that exist, by name, in the order in which they are asked.
+    /// The files that exist, by name, in the order in which they are asked: what was said for this process before
+    /// what lies in a home.
     fn texts(&self) -> Result<Vec<(String, String)>> {
         let mut texts = Vec::new();
+        if let Some(text) = self.env.nonempty("DOCKER_AUTH_CONFIG") {
+            texts.push(("DOCKER_AUTH_CONFIG".to_owned(), text.to_owned()));
+        }
         let explicit = self.env.nonempty("REGISTRY_AUTH_FILE").map(|path| self.env.absolute(path));
         let podman = self.env.nonempty("XDG_RUNTIME_DIR").map(|dir| Path::new(dir).join("containers/auth.json"));
-        for path in [self.config_path(), explicit, podman].into_iter().flatten() {
+        for path in [explicit, self.config_path(), podman].into_iter().flatten() {
             match std::fs::read_to_string(&path) {
                 Ok(text) => texts.push((path.display().to_string(), text)),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -121,9 +125,6 @@ impl Keychain {
                     return Err(Error::Config { place: path.display().to_string(), reason: error.to_string() });
                 }
             }
-        }
-        if let Some(text) = self.env.nonempty("DOCKER_AUTH_CONFIG") {
-            texts.push(("DOCKER_AUTH_CONFIG".to_owned(), text.to_owned()));
         }
         Ok(texts)
     }
@@ -429,6 +430,22 @@ mod tests {
         let given = BTreeMap::from([("a.b".to_owned(), password("given", "given"))]);
         let found = Keychain::new(&env, &given).find("a.b", "x").unwrap().found.unwrap();
         assert_eq!(found.credential, password("given", "given"));
+    }
+
+    #[test]
+    fn what_was_said_for_this_process_comes_before_the_home() {
+        let (dir, env) = home(r#"{"auths":{"a.b":{"username":"home","password":"p"}}}"#);
+        let user = |env: &Env| match find(env, "a.b").found.unwrap().credential {
+            Credential::Password { user, .. } => user,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(user(&env), "home");
+        let path = dir.path().join("auth.json");
+        std::fs::write(&path, r#"{"auths":{"a.b":{"username":"file","password":"p"}}}"#).unwrap();
+        let env = env.with("REGISTRY_AUTH_FILE", path);
+        assert_eq!(user(&env), "file");
+        let text = r#"{"auths":{"a.b":{"username":"variable","password":"p"}}}"#;
+        assert_eq!(user(&env.with("DOCKER_AUTH_CONFIG", text)), "variable");
     }
 
     #[test]

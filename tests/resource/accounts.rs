@@ -141,3 +141,26 @@ fn what_cannot_be_meant_is_refused_by_name() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
 }
+
+#[test]
+fn every_field_and_param_is_in_the_documentation() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/resource.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let documented: Vec<&str> = docs.split('`').skip(1).step_by(2).collect();
+    let version = json!({ "digest": dockless::base::Digest::of("x") });
+    let named = |error: anyhow::Error| -> Vec<String> {
+        let text = format!("{error:#}");
+        let (_, list) = text.split_once("expected one of ").unwrap_or_else(|| panic!("{text}"));
+        list.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let place = Place::default();
+    let source = json!({ "repository": "r.example/x" });
+    let unknown = json!({ "no such": 1 });
+    let lists = [
+        named(place.check(json!({ "source": unknown })).unwrap_err()),
+        named(place.get(json!({ "source": source, "version": version, "params": unknown })).unwrap_err()),
+        named(place.put(json!({ "source": source, "params": unknown })).unwrap_err()),
+    ];
+    let missing: Vec<&String> = lists.iter().flatten().filter(|name| !documented.contains(&name.as_str())).collect();
+    assert!(lists.iter().all(|list| list.len() > 3) && missing.is_empty(), "not in docs/resource.md: {missing:?}");
+}
