@@ -72,7 +72,7 @@ impl Checker<'_> {
     fn git(&self, cursor: Option<&Version>) -> anyhow::Result<Vec<Version>> {
         let address = self.source.git_repo.as_deref().unwrap_or_default();
         let key = self.source.git_private_key.as_ref();
-        let repository = Repository::open(address, key, self.world.env, self.world.cancel)?;
+        let repository = Repository::open(address, key, self.world)?;
         let head = repository.head(self.source.git_branch.as_deref())?;
         let tags = self.tags()?;
         if let Some(tag) = tag_of(&tags, &head.commit) {

@@ -1,11 +1,13 @@
 //! `git_repo`: the image that follows a branch, over every protocol, against real servers.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::docker_registry::{DockerRegistry, free_port, has};
+use crate::docker_registry::{DockerRegistry, free_port, has, skip};
 use crate::{Place, push, version};
 
 fn git(dir: &Path, args: &[&str]) -> String {
@@ -121,13 +123,101 @@ fn git_daemon_serves_it() {
     assert_eq!(found.unwrap(), [version(&image)]);
 }
 
+/// `git http-backend` behind a web server of a few lines; who does not show the password is asked for it.
+fn serve_http(root: &Path) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let root = root.to_owned();
+    // Ends with the test process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            answer_http(stream.unwrap(), &root);
+        }
+    });
+    port
+}
+
+fn answer_http(stream: TcpStream, root: &Path) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut headers = std::collections::BTreeMap::new();
+    loop {
+        let mut header = String::new();
+        if reader.read_line(&mut header).ok()? <= 2 {
+            break;
+        }
+        let (name, value) = header.split_once(':')?;
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    let header = |name: &str| headers.get(name).map_or("", String::as_str);
+    let mut stream = reader.into_inner();
+    // me:hunter2
+    if header("authorization") != "Basic bWU6aHVudGVyMg==" {
+        let refused =
+            "HTTP/1.1 401 no\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        return stream.write_all(refused.as_bytes()).ok();
+    }
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take()?;
+    let feeder = std::thread::spawn(move || input.write_all(&body));
+    let output = child.wait_with_output().ok()?.stdout;
+    feeder.join().ok()?.ok()?;
+    let end = output.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&output[..end]).into_owned();
+    let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
+    write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n\r\n").ok()?;
+    stream.write_all(&output[end + 4..]).ok()
+}
+
+#[test]
+fn a_web_server_with_a_password_serves_it_and_the_password_is_nowhere() {
+    if !has(&["docker-registry", "git"]) {
+        return;
+    }
+    let server = DockerRegistry::open();
+    let dir = tempfile::tempdir().unwrap();
+    let repo = dir.path().join("repo");
+    std::fs::create_dir(&repo).unwrap();
+    let commits = repository(&repo, 3);
+    let port = serve_http(dir.path());
+    let image = push(&server.reference(&format!("app:{}", commits[0])), "x");
+    let check = |account: &str| {
+        let address = format!("http://{account}127.0.0.1:{port}/repo/.git");
+        Place::default().check(source(&server, &address, json!({})))
+    };
+    assert_eq!(check("me:hunter2@").unwrap(), [version(&image)], "an ancestor's, so that history is fetched too");
+    let error = format!("{:#}", check("me:wrong-one@").unwrap_err());
+    assert!(error.contains(&format!("http://127.0.0.1:{port}/repo/.git: ")), "{error}");
+    assert!(!error.contains("wrong-one"), "{error}");
+    assert!(check("").is_err());
+}
+
 #[test]
 fn a_private_key_opens_ssh() {
     if !has(&["docker-registry", "git", "ssh", "ssh-keygen"]) {
         return;
     }
     let Some(sshd) = ["/usr/sbin/sshd", "/usr/bin/sshd"].into_iter().find(|path| Path::new(path).exists()) else {
-        eprintln!("skip: needs sshd");
+        skip("needs sshd");
         return;
     };
     let server = DockerRegistry::open();
@@ -167,7 +257,7 @@ fn a_private_key_opens_ssh() {
 
 fn wait_for(port: u16) {
     for _ in 0..200 {
-        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));

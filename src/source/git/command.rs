@@ -6,17 +6,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
 use super::{GitError, GitRequest, config};
 use crate::base::cancel::Cancelled;
 use crate::base::progress::Stream;
-use crate::base::{Cancel, Env, progress::Step};
+use crate::base::{Cancel, Env, Secret, progress::Step};
 
 /// Network protocols only: a submodule must not name a folder of this machine, nor a program (`ext::`).
 const PROTOCOLS: &str = "git:http:https:ssh";
+/// Where the address is the user's own, and no submodule will be fetched.
+const OWN_PROTOCOLS: &str = "file:git:http:https:ssh";
 
 /// What is kept of what git says, for the error.
 const MESSAGE: usize = 4096;
@@ -41,6 +43,8 @@ pub struct Git {
     dir: tempfile::TempDir,
     remote: String,
     secrets: Vec<String>,
+    /// How long one run may take; none: as long as it takes.
+    limit: Option<Duration>,
 }
 
 impl Git {
@@ -53,8 +57,7 @@ impl Git {
         let dir = dir.map_err(io)?;
         let write = |name: &str, text: &str| {
             let path = dir.path().join(name);
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            io::Write::write_all(&mut file, text.as_bytes())?;
+            write_private(&path, text.as_bytes())?;
             Ok(path)
         };
         let config = write("config", &config::text(request, env, dir.path()).map_err(io)?).map_err(io)?;
@@ -88,7 +91,30 @@ impl Git {
             .chain(url::Url::parse(&request.remote).ok().and_then(|url| url.password().map(str::to_owned)))
             .filter(|secret| !secret.is_empty())
             .collect();
-        Ok(Self { program, env: vars, dir, remote, secrets })
+        Ok(Self { program, env: vars, dir, remote, secrets, limit: None })
+    }
+
+    /// For questions: bounded, of this machine's own folders too, by ssh with a key and to any host.
+    pub fn asking(mut self, key: Option<&Secret>, limit: Duration) -> Result<Self, GitError> {
+        let mut ssh =
+            "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+                .to_owned();
+        if let Some(key) = key {
+            let path = self.dir.path().join("key");
+            // OpenSSH refuses a key whose last line does not end; YAML blocks often lose that.
+            let text = [key.expose(), b"\n"].concat();
+            write_private(&path, &text).map_err(|source| GitError::Io { path: "the git key".into(), source })?;
+            ssh += &format!(" -o IdentitiesOnly=yes -i '{}'", path.display());
+        }
+        self.env.push(("GIT_SSH_COMMAND".into(), ssh.into()));
+        self.env.push(("GIT_ALLOW_PROTOCOL".into(), OWN_PROTOCOLS.into()));
+        self.limit = Some(limit);
+        Ok(self)
+    }
+
+    /// The remote's address as it may be shown.
+    pub fn remote(&self) -> &str {
+        &self.remote
     }
 
     /// What git wrote to its standard output. What it says on the other goes to the step's log.
@@ -172,7 +198,7 @@ impl Git {
                 stdout.read_to_end(&mut bytes).map(|_| bytes)
             });
             let message = scope.spawn(|| self.listen(stderr, step));
-            let status = ended(&mut child, cancel);
+            let status = ended(&mut child, self.limit, cancel);
             let (output, message) = (output.join(), message.join());
             let (Ok(output), Ok(message)) = (output, message) else {
                 return Err(failed("git's output was not read".to_owned()));
@@ -181,6 +207,10 @@ impl Git {
                 Ok(Some(status)) if status.success() => output.map_err(|error| failed(error.to_string())),
                 Ok(Some(status)) if message.is_empty() => Err(failed(format!("git ended with {status}"))),
                 Ok(Some(_)) => Err(failed(message)),
+                Ok(None) if !cancel.is_cancelled() => {
+                    let seconds = self.limit.unwrap_or_default().as_secs();
+                    Err(failed(format!("no answer within {seconds} s")))
+                }
                 Ok(None) => Err(Cancelled.into()),
                 Err(error) => Err(failed(error.to_string())),
             }
@@ -208,15 +238,21 @@ impl Git {
     }
 }
 
-/// None when it was killed because the work is cancelled.
-fn ended(child: &mut Child, cancel: &Cancel) -> io::Result<Option<std::process::ExitStatus>> {
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    io::Write::write_all(&mut file, content)
+}
+
+/// None when it was killed because the work is cancelled, or because it took too long.
+fn ended(child: &mut Child, limit: Option<Duration>, cancel: &Cancel) -> io::Result<Option<std::process::ExitStatus>> {
     const LONGEST: Duration = Duration::from_millis(20);
+    let began = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if cancel.wait(pause) {
+        if cancel.wait(pause) || limit.is_some_and(|limit| began.elapsed() > limit) {
             if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
                 let _ = rustix::process::kill_process_group(group, Signal::KILL);
             }

@@ -3,6 +3,7 @@
 
 mod command;
 mod config;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -14,6 +15,7 @@ use crate::base::cancel::Cancelled;
 use crate::base::{Cancel, Digest, Env, Secret, progress::Step};
 use crate::store::{self, FileLock};
 use command::Git;
+pub use remote::{Head, Remote};
 
 /// What to check out: LLB's `git://…` source with its attributes.
 #[derive(Debug, Clone, Default)]
