@@ -17,6 +17,8 @@ mod ecr;
 mod hostile;
 #[path = "registry/memory.rs"]
 mod memory;
+#[path = "registry/programs.rs"]
+mod programs;
 #[path = "registry/real.rs"]
 mod real;
 
