@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_build;
+mod cli_examples;
 mod cli_faces;
 mod cli_forms;
 mod cli_images;
