@@ -3,25 +3,59 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::unistd::Pid;
 use rustix::fs::Mode;
 
-use super::emulate::{Credentials, Names, Supervisor};
-use super::plan::Launch;
+use super::emulate::{Credentials, Names, Reach, Rewriter, Supervisor};
+use super::plan::{Answered, Launch};
 use super::view::View;
 use super::wire::{self, Message};
+use crate::sys::{SideTable, trace};
 
-/// Starts answering the calls of what `shepherd` starts. The threads that do end with this process.
+/// Answers the calls of what `shepherd` starts, until `shepherd` ends. The threads that do end with this process.
 pub fn attend(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> io::Result<()> {
-    let Some((Message::Listener, descriptors)) = wire::receive::<Message>(calls)? else {
-        // It failed before, and says so itself.
-        return Ok(());
-    };
+    let attended = answer(view, launch, shepherd, calls);
+    if attended.is_err() {
+        // Nobody answers any more; what is left of the step ends with its shepherd.
+        let _ = nix::sys::signal::kill(shepherd, nix::sys::signal::Signal::SIGTERM);
+    }
+    // Unless the tracer has seen it end.
+    match nix::sys::wait::waitpid(shepherd, None) {
+        Ok(_) | Err(nix::errno::Errno::ECHILD) => {}
+        Err(error) => return attended.and(Err(error.into())),
+    }
+    let Some(supervisor) = attended? else { return Ok(()) };
+    if let Some(fault) = supervisor.fault() {
+        return Err(fault);
+    }
+    if launch.answered == Answered::Names(Reach::Host) {
+        supervisor.table().store(view.root.as_ref())?;
+    }
+    Ok(())
+}
+
+/// None when the step failed before it made a call, and says so itself.
+fn answer(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> io::Result<Option<Arc<Supervisor>>> {
+    let Answered::Names(reach) = launch.answered else { return Ok(None) };
+    let traced = reach == Reach::Host;
+    if traced {
+        let Some((Message::Traceable(process), _)) = wire::receive::<Message>(calls)? else { return Ok(None) };
+        trace::seize(i32::try_from(process).unwrap_or(0))?;
+        wire::send(calls, &(), &[])?;
+    }
+    let Some((Message::Listener, descriptors)) = wire::receive::<Message>(calls)? else { return Ok(None) };
     let listener = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
     std::env::set_current_dir("/proc")?;
     rustix::process::umask(Mode::empty());
-    let names = Names::open(view, shepherd.as_raw())?;
+    let names = Names::open(view, shepherd.as_raw(), !traced)?;
+    let below = SideTable::load(view.root.as_ref())?;
     let first = Credentials::new(launch.uid, launch.gid, launch.groups.clone());
-    Supervisor::of_names(listener, first, names)?.start_detached()
+    let supervisor = Supervisor::of_names(listener, first, names, &below)?;
+    supervisor.start_detached()?;
+    if traced {
+        Rewriter::new(Arc::clone(&supervisor)).attend(shepherd.as_raw())?;
+    }
+    Ok(Some(supervisor))
 }

@@ -10,6 +10,7 @@ use rustix::fs::Mode;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::emulate::Reach;
 use super::plan::{Answered, Launch};
 use super::wire::{self, Failure, Message};
 use super::{emulate, filter, limits};
@@ -55,12 +56,22 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
     for (name, soft, hard) in &launch.ulimits {
         limits::apply(name, *soft, *hard).map_err(named(&format!("set the limit {name} to {soft}:{hard}")))?;
     }
-    if let Some(root) = &launch.root {
-        nix::unistd::chroot(root.as_ref()).map_err(io::Error::from).map_err(named("change the root"))?;
+    let in_cwd = |launch: &Launch| {
+        std::env::set_current_dir(&launch.cwd).map_err(named(&format!("change to the directory {}", launch.cwd)))
+    };
+    match (&launch.root, launch.answered) {
+        // By its own names, once somebody knows what they mean.
+        (Some(root), Answered::Names(Reach::Host)) => {
+            std::env::set_current_dir(root).map_err(named("change to the root"))?;
+        }
+        (Some(root), _) => {
+            nix::unistd::chroot(root.as_ref()).map_err(io::Error::from).map_err(named("change the root"))?;
+            in_cwd(launch)?;
+        }
+        // As root still: a user's own working directory may lie where the user cannot look.
+        (None, _) => in_cwd(launch)?,
     }
-    // As root still: a user's own working directory may lie where the user cannot look.
-    std::env::set_current_dir(&launch.cwd).map_err(named(&format!("change to the directory {}", launch.cwd)))?;
-    if launch.confined {
+    if launch.confined && launch.answered != Answered::Names(Reach::Host) {
         // Before the filter and the user id: both take away the right to.
         drop_capabilities().map_err(named("drop capabilities"))?;
     }
@@ -71,14 +82,21 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
     let rules = match launch.answered {
         Answered::Kernel => None,
         Answered::Owners => Some(emulate::owners_filter(filter.clone())),
-        Answered::Names => {
+        Answered::Names(reach) => {
+            if reach == Reach::Host {
+                wait_for_tracer(supervisor).map_err(named("be traced"))?;
+            }
             // There is no right here to install a filter without it; setuid programs are dockless's to start.
             nix::sys::prctl::set_no_new_privs().map_err(io::Error::from).map_err(named("forgo further privileges"))?;
-            Some(emulate::names_filter(filter.clone()))
+            Some(emulate::names_filter(filter.clone(), reach))
         }
     };
     if let Some(rules) = rules {
-        return hand_over(&rules, supervisor).map_err(named("hand system calls over to dockless"));
+        hand_over(&rules, supervisor).map_err(named("hand system calls over to dockless"))?;
+        return match launch.answered {
+            Answered::Names(Reach::Host) => in_cwd(launch),
+            _ => Ok(()),
+        };
     }
     // Before the user id: without no_new_privs, which would break sudo, only root may install one.
     filter.install().map_err(named("install a system call filter"))?;
@@ -86,6 +104,15 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
         let hint = if error.raw_os_error() == Some(libc::EINVAL) { " (this id is not mapped here)" } else { "" };
         Failure::setup(format!("become user {}, group {}{hint}", launch.uid, launch.gid), &error)
     })
+}
+
+/// A call that is marked for a tracer fails without one.
+fn wait_for_tracer(supervisor: &OwnedFd) -> io::Result<()> {
+    wire::send(supervisor, &Message::Traceable(std::process::id()), &[])?;
+    match wire::receive::<()>(supervisor)? {
+        Some(_) => Ok(()),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// From here on dockless answers for the kernel, and this process is who dockless says it is.

@@ -3,7 +3,6 @@
 //! that chown took, or that a process inside is pid 1.
 
 mod attend;
-mod chroot;
 mod deeds;
 mod emulate;
 mod filter;
@@ -21,6 +20,7 @@ mod stage;
 mod step_folder;
 mod stream;
 mod trial;
+mod unmounted;
 mod userns;
 mod view;
 mod wire;
@@ -39,7 +39,10 @@ use crate::sys::RootFs;
 /// The executor of a choice.
 pub fn executor(choice: &Choice) -> Box<dyn Executor> {
     match choice.isolation {
-        Isolation::Chroot => Box::new(chroot::Chrooted::new(&choice.program, &choice.work)),
+        isolation @ (Isolation::Chroot | Isolation::Rewrite) => {
+            let chroot = isolation == Isolation::Chroot;
+            Box::new(unmounted::Unmounted::new(&choice.program, &choice.work, chroot))
+        }
         _ => Box::new(ns::Namespaced::new(&choice.program, &choice.work, choice.place.clone())),
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::host_path::HostPath;
+use super::emulate::Reach;
 use super::view::{self, View};
 use super::{Error, Isolation, Mount, MountSource, Network, Process};
 use crate::sys::RootFs;
@@ -169,7 +170,7 @@ pub struct Launch {
     pub answered: Answered,
     /// Speaks to nobody but processes of this machine, where no namespace sees to that.
     pub offline: bool,
-    /// The directory that becomes its `/`, where no mount has done that.
+    /// The directory that is its `/`, where no mount has made it that.
     pub root: Option<HostPath>,
     pub terminal: bool,
 }
@@ -182,7 +183,7 @@ pub enum Answered {
     /// There is one id here: who the process is, and whose files are, dockless pretends.
     Owners,
     /// There are no mounts here: what names mean, and who the process is, dockless pretends.
-    Names,
+    Names(Reach),
 }
 
 /// The step's root, in the scratch space.

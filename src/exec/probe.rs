@@ -26,6 +26,7 @@ pub enum Trial {
     OtherUser,
     ChangeRoot,
     Answers,
+    Trace,
     Tmpfs,
     Bind,
     Overlay,
@@ -41,6 +42,7 @@ impl fmt::Display for Trial {
             Self::OtherOwner => "give a file to another user",
             Self::Device => "make a device",
             Self::ChangeRoot => "change the root directory",
+            Self::Trace => "trace a process of its own",
             Self::Answers => "answer another process's system calls",
             Self::Namespaces => "make mount, pid, ipc and uts namespaces",
             Self::OtherUser => "become another user",
@@ -149,8 +151,9 @@ impl Report {
             Isolation::Auto if no_mounts.is_none() && no_ids.is_none() => (Isolation::Ns, None),
             Isolation::Auto if no_mounts.is_none() => (Isolation::Ns1, None),
             Isolation::Auto if no_root.is_none() => (Isolation::Chroot, None),
-            Isolation::Auto => (Isolation::Ns1, no_mounts.clone()),
-            Isolation::Rewrite => (Isolation::Rewrite, Some("this version of dockless does not have it".into())),
+            Isolation::Auto | Isolation::Rewrite => {
+                (Isolation::Rewrite, self.first_refusal(&[Trial::Answers, Trial::Trace]))
+            }
         };
         if let Some(refusal) = refusal {
             let why = userns::few_ids().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -161,7 +164,7 @@ impl Report {
             });
         }
         let mountable = matches!(isolation, Isolation::Ns | Isolation::Ns1);
-        let many_ids = isolation != Isolation::Ns1;
+        let many_ids = !matches!(isolation, Isolation::Ns1 | Isolation::Rewrite);
         let ownership = if many_ids { Ownership::Real } else { Ownership::Stored };
         let place = Place {
             own_proc: self.works(Trial::Proc),
@@ -187,10 +190,14 @@ impl Report {
 fn reason(isolation: Isolation, place: &Place, overlay: Option<&str>, no_mounts: Option<&str>) -> String {
     let mut text = match isolation {
         Isolation::Ns => "steps run in namespaces of their own, with real users".to_owned(),
-        Isolation::Chroot => {
+        Isolation::Chroot | Isolation::Rewrite => {
+            let how = match isolation {
+                Isolation::Chroot => "in a root directory of their own, with real owners and emulated users",
+                _ => "with every path rewritten, with emulated users and owners",
+            };
             let why = no_mounts
                 .map_or("as was asked for".to_owned(), |refusal| format!("since nothing can be mounted: {refusal}"));
-            return format!("steps run in a root directory of their own, with real owners and emulated users, {why}");
+            return format!("steps run {how}, {why}");
         }
         _ => "steps run in namespaces of their own, with one user; ownership is emulated".to_owned(),
     };

@@ -65,14 +65,14 @@ fn run() -> io::Result<()> {
                 }
                 Some(child) => {
                     drop((input, theirs));
-                    if let (Some(view), Some(calls)) = (&plan.view, ours)
-                        && let Err(error) = attend::attend(view, &plan.launch, child, &calls)
-                    {
+                    let (Some(view), Some(calls)) = (&plan.view, ours) else {
+                        nix::sys::wait::waitpid(child, None)?;
+                        return Ok(());
+                    };
+                    attend::attend(view, &plan.launch, child, &calls).or_else(|error| {
                         let failure = Failure::setup("answer the step's system calls", &error);
-                        wire::send(&control, &Message::Failed(failure), &[])?;
-                    }
-                    nix::sys::wait::waitpid(child, None)?;
-                    Ok(())
+                        wire::send(&control, &Message::Failed(failure), &[])
+                    })
                 }
             }
         }

@@ -27,6 +27,7 @@ pub fn all(work: &Path) -> Vec<Check> {
     note(Trial::Device, device(work));
     note(Trial::OtherUser, in_child(other_user));
     note(Trial::ChangeRoot, in_child(|| Ok(nix::unistd::chroot(work)?)));
+    note(Trial::Trace, traced());
     note(Trial::Answers, std::env::set_current_dir("/proc").and_then(|()| emulate::answers()));
     let namespaces = stage::enter(Namespaces { pid: true, network: false });
     if !note(Trial::Namespaces, namespaces.map_err(|failure| failure.error())) {
@@ -68,6 +69,42 @@ fn other_user() -> io::Result<()> {
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     Ok(())
+}
+
+/// Traces a child, and looks at a call that it makes.
+fn traced() -> io::Result<()> {
+    use crate::sys::seccomp::{Action, Filter, Rule, When};
+    use crate::sys::trace::{self, Event, Pending};
+    const MARK: i32 = 39;
+    let (mut go, ready) = io::pipe()?;
+    let Some(child) = process::fork()? else {
+        drop(ready);
+        let rule = Rule { call: libc::SYS_getppid, when: When::Always, action: Action::Trace };
+        let filter = Filter { native: vec![rule], ..Filter::default() };
+        let marked = go
+            .read_exact(&mut [0])
+            .and_then(|()| Ok(nix::sys::prctl::set_no_new_privs()?))
+            .and_then(|()| filter.install())
+            .is_ok_and(|()| nix::unistd::getppid().as_raw() == -MARK);
+        std::process::exit(i32::from(!marked));
+    };
+    drop(go);
+    trace::seize(child.as_raw())?;
+    (&ready).write_all(b"1")?;
+    let mut seen = false;
+    while let Some(event) = trace::wait()? {
+        match event {
+            Event::Ended(_) => break,
+            Event::Call(thread) => {
+                Pending::of(thread)?.refuse(MARK)?;
+                seen = true;
+                trace::resume(thread, 0)?;
+            }
+            Event::Signal(thread, signal) => trace::resume(thread, signal)?,
+            Event::Stop(thread) | Event::Other(thread) => trace::resume(thread, 0)?,
+        }
+    }
+    if seen { Ok(()) } else { Err(io::Error::other("a marked call was not told of")) }
 }
 
 fn tmpfs(work: &Path) -> io::Result<()> {

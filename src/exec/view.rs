@@ -12,6 +12,10 @@ use super::plan::{Content, HostPath};
 pub struct View {
     pub root: HostPath,
     pub entries: Vec<Entry>,
+    /// What the machine is called.
+    pub hostname: String,
+    /// A directory for copies of programs, where they cannot be run as they are.
+    pub programs: HostPath,
 }
 
 /// One name, as if something were mounted on it.

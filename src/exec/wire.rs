@@ -43,6 +43,8 @@ pub enum Message {
     Terminal,
     /// With the descriptor on which the step's emulated calls arrive.
     Listener,
+    /// The process, by number, goes on when it is traced.
+    Traceable(u32),
     /// The process could not be started.
     Failed(Failure),
     /// The process ended by itself, and everything it started was ended.

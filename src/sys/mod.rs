@@ -14,6 +14,7 @@ pub mod root;
 pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
+pub mod trace;
 
 pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};

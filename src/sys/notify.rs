@@ -16,6 +16,13 @@ pub struct Notification {
     pub arguments: [u64; 6],
 }
 
+impl Notification {
+    /// A call that waits for a tracer instead.
+    pub fn stopped(thread: i32, call: i64, arguments: [u64; 6]) -> Self {
+        Self { id: 0, thread, call, arguments }
+    }
+}
+
 /// What a waiting call is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// The attribute's name. Never shown to a step, never written to a layer.
 pub const XATTR: &str = "user.dockless.stat";
@@ -25,7 +26,7 @@ pub const REFUSED_XATTR: &str = "user.dockless.x.";
 const MAX_ENTRY: usize = 80;
 
 /// Where ownership is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Ownership {
     /// chown and mknod work: the disk tells the truth.
     #[default]

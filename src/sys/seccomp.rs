@@ -13,6 +13,8 @@ pub enum Action {
     Errno(i32),
     /// A supervisor is asked.
     Notify,
+    /// A tracer is told, and may change the call.
+    Trace,
 }
 
 /// When a rule applies, beside its call's number.
@@ -86,6 +88,7 @@ fn verdict(action: Action) -> sock_filter {
             Action::Allow => libc::SECCOMP_RET_ALLOW,
             Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | (errno.unsigned_abs() & libc::SECCOMP_RET_DATA),
             Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
+            Action::Trace => libc::SECCOMP_RET_TRACE,
         },
     )
 }

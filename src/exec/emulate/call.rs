@@ -1,5 +1,7 @@
 //! A waiting system call, decoded: the many spellings of one deed become one.
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys::seccomp::{Action, Filter, Rule, When};
 
 /// A file as a call names it.
@@ -159,6 +161,9 @@ pub enum Call {
         buffer: u64,
         size: u64,
     },
+    NameMachine {
+        buffer: u64,
+    },
     /// A signal to a process, to a group (negative), or to everybody (-1).
     Kill {
         process: i32,
@@ -275,6 +280,7 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         libc::SYS_chdir => Call::ChangeDirectory { file: path(a, true) },
         libc::SYS_fchdir => Call::ChangeDirectory { file: itself(a) },
         libc::SYS_getcwd => Call::WorkingDirectory { buffer: a, size: b },
+        libc::SYS_uname => Call::NameMachine { buffer: a },
         libc::SYS_kill => Call::Kill { process: a as i32, signal: b as i32 },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_access => Call::Access { file: path(a, true), mode: b as u32, effective: false },
@@ -378,6 +384,16 @@ const OWNERSHIP: &[i64] = &[
 /// What only an owner store changes the answer of.
 const STORED: &[i64] = &[libc::SYS_fstat, libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr];
 
+/// The calls that only their caller can make, and that must be made with another path.
+const REWRITTEN: &[i64] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_chdir,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_inotify_add_watch,
+];
+
 /// The other calls that name a file by a path, and the few by a descriptor that a user may not do to root's files.
 const NAMES: &[i64] = &[
     libc::SYS_openat,
@@ -408,6 +424,7 @@ const NAMES: &[i64] = &[
     libc::SYS_fchdir,
     libc::SYS_getcwd,
     libc::SYS_kill,
+    libc::SYS_uname,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_open,
     #[cfg(target_arch = "x86_64")]
@@ -433,8 +450,8 @@ const NAMES: &[i64] = &[
 ];
 
 /// Too new to be decoded, and what they do can be done with older calls: setxattrat, getxattrat, listxattrat,
-/// removexattrat.
-const ABSENT: &[i64] = &[463, 464, 465, 466];
+/// removexattrat, open_tree_attr, file_getattr, file_setattr.
+const ABSENT: &[i64] = &[463, 464, 465, 466, 467, 468, 469];
 
 /// The rules by which the calls of a step with namespaces and one id come here, in front of those of a confined step.
 pub fn owners_filter(confined: Filter) -> Filter {
@@ -448,15 +465,29 @@ pub fn owners_filter(confined: Filter) -> Filter {
     Filter { native, ..confined }
 }
 
+/// How far the names of a step without namespaces reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// A root of its own: programs and directories are what the kernel takes them for.
+    OwnRoot,
+    /// Every path of the host, if nobody looked; owners are kept in the owner store.
+    Host,
+}
+
 /// The rules for a step without namespaces, whose names are looked at: those of every file.
-pub fn names_filter(confined: Filter) -> Filter {
-    // Of a descriptor that is open already there is nothing to find out.
-    let of_descriptor = |call, argument| Rule {
-        call,
-        when: When::AnyOf { argument, bits: libc::AT_EMPTY_PATH.unsigned_abs() },
-        action: Action::Allow,
-    };
-    let mut native = vec![of_descriptor(libc::SYS_newfstatat, 3), of_descriptor(libc::SYS_statx, 2)];
+pub fn names_filter(confined: Filter, reach: Reach) -> Filter {
+    let mut native = Vec::new();
+    if reach == Reach::Host {
+        native.extend(REWRITTEN.iter().map(|call| Rule { action: Action::Trace, ..notify(*call) }));
+        native.extend(STORED.iter().chain([&libc::SYS_fgetxattr]).map(|call| notify(*call)));
+    } else {
+        // Of a descriptor that is open already there is nothing to find out.
+        native.extend([(libc::SYS_newfstatat, 3), (libc::SYS_statx, 2)].map(|(call, argument)| Rule {
+            call,
+            when: When::AnyOf { argument, bits: libc::AT_EMPTY_PATH.unsigned_abs() },
+            action: Action::Allow,
+        }));
+    }
     native.extend([IDENTITY, OWNERSHIP, NAMES].into_iter().flatten().map(|call| notify(*call)));
     native.extend(always());
     // By a handle instead of a path: nobody could say whose file it is.
@@ -492,7 +523,12 @@ mod tests {
 
     #[test]
     fn whatever_waits_can_be_decoded() {
-        for filter in [owners_filter(Filter::default()), names_filter(Filter::default())] {
+        let filters = [
+            owners_filter(Filter::default()),
+            names_filter(Filter::default(), Reach::OwnRoot),
+            names_filter(Filter::default(), Reach::Host),
+        ];
+        for filter in filters {
             for rule in filter.native.iter().filter(|rule| rule.action == Action::Notify) {
                 let mut arguments = [0; 6];
                 if let When::Equals { argument, value, .. } = rule.when {

@@ -107,12 +107,16 @@ impl Files {
     /// Looks at a file.
     pub fn know(&self, file: OwnedFd) -> io::Result<Known> {
         let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
-        let owner = if carries_attributes(&stat) {
-            Owner::get_at(&link_to(&file))?
-        } else {
-            self.side().get(&inode(&stat)).map(|(owner, _)| *owner)
-        };
+        let owner = self.owner(&file, &stat)?;
         Ok(Known { file, stat, owner })
+    }
+
+    /// What the store says of an open file.
+    pub fn owner(&self, file: &OwnedFd, stat: &Statx) -> io::Result<Option<Owner>> {
+        if carries_attributes(stat) {
+            return Owner::get_at(&link_to(file));
+        }
+        Ok(self.side().get(&inode(stat)).map(|(owner, _)| *owner))
     }
 
     /// Records an owner.
@@ -135,10 +139,10 @@ impl Files {
         Ok(())
     }
 
-    /// Takes in what the tables of the layers below say.
-    pub fn load(&self, table: &SideTable) {
+    /// Takes in what the tables of the layers below say of the files in a root.
+    pub fn load(&self, root: &Path, table: &SideTable) {
         for (path, owner) in &table.0 {
-            let path = Path::new("/").join(path);
+            let path = root.join(path);
             let resolve = ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
             let Ok(file) = rustix::fs::openat2(CWD, &path, HANDLE | OFlags::NOFOLLOW, Mode::empty(), resolve) else {
                 // Removed by a later layer.
@@ -152,8 +156,8 @@ impl Files {
         }
     }
 
-    /// What a table for the next step says: every recorded file that still has a name.
-    pub fn table(&self) -> SideTable {
+    /// What a table for the next step says: every recorded file in a root that still has a name.
+    pub fn table(&self, root: &Path) -> SideTable {
         let mut table = SideTable::default();
         for (inode, (owner, file)) in self.side().iter() {
             let Ok(path) = fs::read_link(link_to(file)) else { continue };
@@ -161,7 +165,7 @@ impl Files {
                 continue;
             };
             if self::inode(&stat) == *inode
-                && let Ok(path) = path.strip_prefix("/")
+                && let Ok(path) = path.strip_prefix(root)
             {
                 table.0.insert(path.to_owned(), *owner);
             }

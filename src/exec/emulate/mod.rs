@@ -5,6 +5,7 @@
 //! a step are its namespaces.
 
 mod acting;
+mod attributes;
 mod call;
 mod credentials;
 mod files;
@@ -13,12 +14,18 @@ mod memory;
 mod names;
 mod ownership;
 mod paths;
+mod permission;
+mod processes;
+mod programs;
+mod rewrite;
 mod stat;
+mod stored;
 mod times;
 mod trial;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
@@ -27,12 +34,13 @@ use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use self::call::Call;
-pub use self::call::{names_filter, owners_filter};
+pub use self::call::{Reach, names_filter, owners_filter};
 pub use self::credentials::Credentials;
 use self::credentials::Refused;
 use self::files::Files;
 pub use self::names::Names;
 use self::paths::Named;
+pub use self::rewrite::Rewriter;
 pub use self::trial::answers;
 use crate::sys::SideTable;
 use crate::sys::notify::{Answer, Listener, Notification};
@@ -104,9 +112,15 @@ impl Supervisor {
     }
 
     /// For a step whose names are looked at. This process has /proc as its working directory and no umask.
-    pub fn of_names(listener: OwnedFd, first: Credentials, names: Names) -> io::Result<Arc<Self>> {
+    pub fn of_names(listener: OwnedFd, first: Credentials, names: Names, below: &SideTable) -> io::Result<Arc<Self>> {
         let supervisor = Self::new(listener, first, SideTable::default())?;
+        supervisor.files.load(&names.root_path(), below);
         Ok(Arc::new(Self { names: Some(names), ..supervisor }))
+    }
+
+    /// The owners of the root's files that cannot carry an attribute, as they are now.
+    pub fn table(&self) -> SideTable {
+        self.names.as_ref().map_or_else(SideTable::default, |names| self.files.table(&names.root_path()))
     }
 
     /// Starts answering, with as many threads as there are calls that take long. They end with the step's last process,
@@ -172,7 +186,7 @@ impl Supervisor {
                     Some(notification) => notification,
                     None => {
                         if inside {
-                            *lock(&self.after) = self.files.table();
+                            *lock(&self.after) = self.files.table(Path::new("/"));
                         }
                         return Ok(());
                     }
@@ -232,7 +246,7 @@ impl Supervisor {
         nix::sched::setns(mounts, CloneFlags::CLONE_NEWNS)?;
         rustix::process::fchdir(&self.proc)?;
         if let Some(table) = lock(&self.below).take() {
-            self.files.load(&table);
+            self.files.load(Path::new("/"), &table);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::call::Where;
@@ -65,12 +65,7 @@ impl Supervisor {
             return CONTINUE;
         };
         (shown.stx_uid, shown.stx_gid) = (owner.uid, owner.gid);
-        if let Some(device) = owner.device {
-            let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
-            let mode = u32::from(shown.stx_mode) & 0o7777 | kind.as_raw_mode();
-            shown.stx_mode = u16::try_from(mode).unwrap_or(shown.stx_mode);
-            (shown.stx_rdev_major, shown.stx_rdev_minor) = (device.major, device.minor);
-        }
+        show(owner, &mut shown);
         let bytes = if extended { stat::statx_bytes(&shown) } else { stat::stat_bytes(&shown) };
         memory::write(thread, buffer, &bytes)?;
         DONE
@@ -248,7 +243,7 @@ const NEW_FILE: OFlags =
     OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Root may; an owner may give a file to one of their own groups.
-fn may_chown(who: &Credentials, before: Owner, after: Owner) -> bool {
+pub(super) fn may_chown(who: &Credentials, before: Owner, after: Owner) -> bool {
     who.can(CAP_CHOWN)
         || (before.uid == who.user.files
             && after.uid == before.uid
@@ -256,16 +251,13 @@ fn may_chown(who: &Credentials, before: Owner, after: Owner) -> bool {
 }
 
 /// A program that gets a new owner must not go on running as its owner, or with rights that the old one gave it.
-fn lose_privileges(known: &Known) -> io::Result<()> {
+pub(super) fn lose_privileges(known: &Known) -> io::Result<()> {
     if kind(&known.stat) != FileType::RegularFile {
         return Ok(());
     }
     let path = link_to(&known.file);
     let mode = u32::from(known.stat.stx_mode) & 0o7777;
-    let mut kept = mode & !libc::S_ISUID;
-    if mode & libc::S_IXGRP != 0 {
-        kept &= !libc::S_ISGID;
-    }
+    let kept = without_privileges(mode);
     if kept != mode {
         rustix::fs::chmod(&path, Mode::from_raw_mode(kept))?;
     }
@@ -273,6 +265,25 @@ fn lose_privileges(known: &Known) -> io::Result<()> {
         Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+pub(super) fn without_privileges(mode: u32) -> u32 {
+    let mode = mode & !libc::S_ISUID;
+    if mode & libc::S_IXGRP != 0 { mode & !libc::S_ISGID } else { mode }
+}
+
+/// Shows what the store says beyond the owner.
+pub(super) fn show(owner: Owner, shown: &mut Statx) {
+    let mut mode = u32::from(shown.stx_mode);
+    if let Some(bits) = owner.mode {
+        mode = mode & !0o7777 | bits;
+    }
+    if let Some(device) = owner.device {
+        let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        mode = mode & 0o7777 | kind.as_raw_mode();
+        (shown.stx_rdev_major, shown.stx_rdev_minor) = (device.major, device.minor);
+    }
+    shown.stx_mode = u16::try_from(mode).unwrap_or(shown.stx_mode);
 }
 
 /// What the caller's umask takes away.

@@ -3,20 +3,22 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, StatxFlags};
-use rustix::io::Errno;
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 
 use super::acting::Acting;
 use super::call::{Call, Where};
-use super::credentials::Credentials;
+use super::credentials::{CAP_MKNOD, Credentials};
 use super::files::{Place, link_to};
-use super::names::{How, Names, host_path, text};
+use super::names::{How, Names, text};
 use super::ownership::umask;
+use super::permission::{EXECUTE, WRITE};
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
+use crate::sys::Owner;
 use crate::sys::notify::Notification;
+use crate::sys::owner::Device;
 
 /// One call, whose it is, and what its names mean.
 pub(super) struct Named<'a> {
@@ -27,14 +29,17 @@ pub(super) struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
+    pub fn of(supervisor: &'a Supervisor, names: &'a Names, notification: &'a Notification) -> io::Result<Self> {
+        Ok(Self { supervisor, names, notification, who: supervisor.credentials(notification.thread)? })
+    }
+
     pub fn carry_out(
         supervisor: &'a Supervisor,
         names: &'a Names,
         notification: &'a Notification,
         call: Call,
     ) -> io::Result<Reply> {
-        let who = supervisor.credentials(notification.thread)?;
-        let named = Self { supervisor, names, notification, who };
+        let named = Self::of(supervisor, names, notification)?;
         match call {
             Call::Create { place, flags, mode } => named.open(&place, flags, mode),
             Call::CreateHow { place, how } => named.open_how(&place, how),
@@ -59,7 +64,8 @@ impl<'a> Named<'a> {
             Call::RemoveAttribute { file, name } => named.remove_attribute(&file, name),
             Call::ListAttributes { file, list, size } => named.list_attributes(&file, list, size),
             Call::ChangeDirectory { file } => named.change_directory(&file),
-            Call::WorkingDirectory { .. } => CONTINUE,
+            Call::WorkingDirectory { buffer, size } => named.working_directory(buffer, size),
+            Call::NameMachine { buffer } => named.name_machine(buffer),
             Call::Execute { file } => named.execute(&file),
             Call::ChangeRoot => Err(errno(libc::EPERM)),
             Call::Kill { process, signal } => named.kill(process, signal),
@@ -68,8 +74,8 @@ impl<'a> Named<'a> {
     }
 
     /// Whether the kernel would do the same: names that lead into the root and nowhere else, for root.
-    fn is_native(&self, files: &[&Where]) -> io::Result<bool> {
-        if !self.who.is_root_for_files() {
+    pub(super) fn is_native(&self, files: &[&Where]) -> io::Result<bool> {
+        if !self.names.own_root || !self.who.is_root_for_files() {
             return Ok(false);
         }
         for file in files {
@@ -86,20 +92,67 @@ impl<'a> Named<'a> {
         self.notification.thread
     }
 
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.supervisor.listener.is_waiting(self.notification)
     }
 
+    /// Whom the kernel shall take this thread for; none where it cannot tell users apart.
+    pub(super) fn actor<'b>(&self, who: &'b Credentials) -> Option<&'b Credentials> {
+        (self.names.own_root).then_some(who)
+    }
+
     pub(super) fn look(&self, file: &Where) -> io::Result<OwnedFd> {
-        self.names.look(self.thread(), file, Some(&self.who))
+        self.look_as(file, &self.who)
+    }
+
+    fn look_as(&self, file: &Where, who: &Credentials) -> io::Result<OwnedFd> {
+        let found = self.names.look(self.thread(), file, self.actor(who))?;
+        if file.path.is_some() {
+            self.may_reach(&found, who)?;
+        }
+        Ok(found)
+    }
+
+    /// The same by a path that is absolute.
+    pub(super) fn look_at(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let found = self.names.open_path(self.thread(), path, How::look(true, self.actor(&self.who)))?;
+        self.may_reach(&found, &self.who)?;
+        Ok(found)
+    }
+
+    /// The path in a call, as its caller wrote it.
+    pub(super) fn text(&self, file: &Where) -> io::Result<Option<Vec<u8>>> {
+        text(self.thread(), file)
+    }
+
+    /// A path that may be relative to the caller's working directory.
+    pub(super) fn absolute(&self, path: &[u8]) -> io::Result<Vec<u8>> {
+        self.names.absolute(self.thread(), libc::AT_FDCWD, path.to_vec())
+    }
+
+    /// The place for a new name, by a path that is absolute.
+    pub(super) fn new_place_at(&self, path: &[u8]) -> io::Result<Place> {
+        let place = self.names.place_at(self.thread(), path, self.actor(&self.who)).map_err(exists_if_busy)?;
+        self.may_reach(&place.directory, &self.who)?;
+        self.may_add_to(&place)?;
+        Ok(place)
     }
 
     fn place(&self, place: &Where) -> io::Result<Place> {
-        self.names.place(self.thread(), place, Some(&self.who))
+        let place = self.names.place(self.thread(), place, self.actor(&self.who))?;
+        self.may_reach(&place.directory, &self.who)?;
+        Ok(place)
     }
 
-    fn acting(&self) -> io::Result<Acting> {
-        Acting::for_files(Some(&self.who))
+    /// The place for a new name.
+    fn new_place(&self, place: &Where) -> io::Result<Place> {
+        let place = self.place(place).map_err(exists_if_busy)?;
+        self.may_add_to(&place)?;
+        Ok(place)
+    }
+
+    pub(super) fn acting(&self) -> io::Result<Acting> {
+        Acting::for_files(self.actor(&self.who))
     }
 
     /// The bits that the caller's umask leaves of a mode.
@@ -110,7 +163,7 @@ impl<'a> Named<'a> {
     fn open(&self, place: &Where, flags: i32, mode: u32) -> io::Result<Reply> {
         let wanted = OFlags::from_bits_retain(flags.unsigned_abs());
         let text = text(self.thread(), place)?.ok_or_else(|| errno(libc::ENOENT))?;
-        let native = self.who.is_root_for_files() && self.names.is_plain(&text);
+        let native = self.names.own_root && self.who.is_root_for_files() && self.names.is_plain(&text);
         let creates = wanted.contains(OFlags::CREATE);
         let nameless = wanted.contains(OFlags::TMPFILE);
         if native && (nameless || wanted.contains(OFlags::CREATE | OFlags::EXCL)) {
@@ -120,10 +173,16 @@ impl<'a> Named<'a> {
         if creates && wanted.contains(OFlags::EXCL) {
             return self.create(&path, wanted, mode);
         }
+        if !self.names.own_root
+            && let Err(error) = self.may_open(&path, wanted)
+            && !(creates && error.kind() == io::ErrorKind::NotFound)
+        {
+            return Err(error);
+        }
         let how = How {
             flags: wanted - OFlags::CREATE,
-            mode: if nameless { self.masked(mode)? } else { Mode::empty() },
-            who: Some(&self.who),
+            mode: if nameless { self.widened(self.masked(mode)?, false) } else { Mode::empty() },
+            who: self.actor(&self.who),
         };
         match self.names.open_path(self.thread(), &path, how) {
             Ok(file) => Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))),
@@ -144,15 +203,22 @@ impl<'a> Named<'a> {
             return Err(errno(libc::EISDIR));
         }
         let exclusive = wanted.contains(OFlags::EXCL);
-        let real = self.names.real(self.thread(), path, !exclusive, Some(&self.who))?;
-        let place = self.names.place_at(self.thread(), &real, Some(&self.who)).map_err(exists_if_busy)?;
+        let actor = self.actor(&self.who);
+        let real = self.names.real(self.thread(), path, !exclusive, actor)?;
+        let place = self.names.place_at(self.thread(), &real, actor).map_err(exists_if_busy)?;
+        self.may_reach(&place.directory, &self.who)?;
+        self.may_add_to(&place)?;
         let mode = self.masked(mode)?;
         if !self.is_waiting() {
             return DONE;
         }
         let flags = wanted | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
-        let _acting = self.acting()?;
-        let file = rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, mode)?;
+        let on_disk = self.widened(mode, false);
+        let file = {
+            let _acting = self.acting()?;
+            rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, on_disk)?
+        };
+        self.made(&place, Some(mode), None)?;
         Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))
     }
 
@@ -178,7 +244,7 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let file = self.look(file)?;
-        let shown = status(&file)?;
+        let shown = self.status(&file)?;
         let bytes = if extended { stat::statx_bytes(&shown) } else { stat::stat_bytes(&shown) };
         memory::write(self.thread(), buffer, &bytes)?;
         DONE
@@ -199,8 +265,8 @@ impl<'a> Named<'a> {
         if who.is_root_for_files() && self.is_native(&[file])? {
             return CONTINUE;
         }
-        let file = self.names.look(self.thread(), file, Some(&who))?;
-        may(&file, &who, mode)?;
+        let file = self.look_as(file, &who)?;
+        self.may(&file, &who, mode)?;
         DONE
     }
 
@@ -210,7 +276,7 @@ impl<'a> Named<'a> {
         }
         let target = match self.names.path(self.thread(), file)? {
             None => rustix::fs::readlinkat(self.look(file)?, "", Vec::new())?.into_bytes(),
-            Some(path) => self.names.read_link(self.thread(), &path, Some(&self.who))?,
+            Some(path) => self.names.read_link(self.thread(), &path, self.actor(&self.who))?,
         };
         let length = target.len().min(usize::try_from(size).unwrap_or(usize::MAX));
         if length == 0 {
@@ -225,6 +291,9 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let file = self.look(file)?;
+        if !self.names.own_root {
+            return self.chown_stored(file, uid, gid);
+        }
         let id = |id: u32| (id != u32::MAX).then_some(id);
         let (uid, gid) = (id(uid).map(rustix::fs::Uid::from_raw), id(gid).map(rustix::fs::Gid::from_raw));
         if !self.is_waiting() {
@@ -243,8 +312,20 @@ impl<'a> Named<'a> {
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Symlink {
             return Err(errno(libc::EOPNOTSUPP));
         }
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        if !self.names.own_root {
+            let shown = self.guarded(&file)?;
+            shown.is_of(&self.who)?;
+            let directory = shown.mode & libc::S_IFMT == libc::S_IFDIR;
+            let on_disk = self.widened(mode, directory);
+            rustix::fs::chmod(link_to(&file), on_disk)?;
+            let kept = (on_disk != mode).then_some(mode.as_raw_mode());
+            let owner = Owner { mode: kept, ..self.entry(&file)? };
+            self.record(file, owner)?;
+            return DONE;
+        }
         let _acting = self.acting()?;
-        rustix::fs::chmod(link_to(&file), Mode::from_raw_mode(mode & 0o7777))?;
+        rustix::fs::chmod(link_to(&file), mode)?;
         DONE
     }
 
@@ -253,7 +334,10 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let path = self.names.path(self.thread(), file)?.ok_or_else(|| errno(libc::ENOENT))?;
-        let how = How { flags: OFlags::WRONLY | OFlags::NONBLOCK, mode: Mode::empty(), who: Some(&self.who) };
+        if !self.names.own_root {
+            self.may_open(&path, OFlags::WRONLY)?;
+        }
+        let how = How { flags: OFlags::WRONLY | OFlags::NONBLOCK, mode: Mode::empty(), who: self.actor(&self.who) };
         let file = self.names.open_path(self.thread(), &path, how)?;
         rustix::fs::ftruncate(file, u64::try_from(length).map_err(|_| errno(libc::EINVAL))?)?;
         DONE
@@ -264,7 +348,16 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let file = self.look(file)?;
+        let now = times == 0;
         let times = super::times::read(self.thread(), times, format)?;
+        if !self.names.own_root {
+            let guarded = self.guarded(&file)?;
+            // Who may write may say that it was just now.
+            guarded.is_of(&self.who).or_else(|error| match now {
+                true => guarded.permits(&self.who, WRITE),
+                false => Err(error),
+            })?;
+        }
         let _acting = self.acting()?;
         // The link in /proc leads to the file itself, even when that is a symlink.
         rustix::fs::utimensat(CWD, link_to(&file), &times, AtFlags::empty())?;
@@ -276,13 +369,28 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let kind = if mode & libc::S_IFMT == 0 { FileType::RegularFile } else { FileType::from_raw_mode(mode) };
-        let place = self.place(place).map_err(exists_if_busy)?;
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if is_device && !self.who.can(CAP_MKNOD) {
+            return Err(errno(libc::EPERM));
+        }
+        let place = self.new_place(place)?;
         let mode = self.masked(mode)?;
         if !self.is_waiting() {
             return DONE;
         }
-        let _acting = self.acting()?;
-        rustix::fs::mknodat(&place.directory, OsStr::from_bytes(&place.name), kind, mode, device)?;
+        let stands_in = !self.names.own_root && is_device;
+        let (on_disk, number) = if stands_in { (FileType::RegularFile, 0) } else { (kind, device) };
+        {
+            let _acting = self.acting()?;
+            let name = OsStr::from_bytes(&place.name);
+            rustix::fs::mknodat(&place.directory, name, on_disk, self.widened(mode, false), number)?;
+        }
+        let device = stands_in.then(|| Device {
+            block: kind == FileType::BlockDevice,
+            major: rustix::fs::major(device),
+            minor: rustix::fs::minor(device),
+        });
+        self.made(&place, Some(mode), device)?;
         DONE
     }
 
@@ -290,13 +398,17 @@ impl<'a> Named<'a> {
         if self.is_native(&[place])? {
             return CONTINUE;
         }
-        let place = self.place(place).map_err(exists_if_busy)?;
+        let place = self.new_place(place)?;
         let mode = self.masked(mode)? - Mode::SUID - Mode::SGID;
         if !self.is_waiting() {
             return DONE;
         }
-        let _acting = self.acting()?;
-        rustix::fs::mkdirat(&place.directory, OsStr::from_bytes(&place.name), mode)?;
+        {
+            let _acting = self.acting()?;
+            let name = OsStr::from_bytes(&place.name);
+            rustix::fs::mkdirat(&place.directory, name, self.widened(mode, true))?;
+        }
+        self.made(&place, Some(mode), None)?;
         DONE
     }
 
@@ -305,12 +417,15 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let to = memory::read_string(self.thread(), to)?;
-        let place = self.place(place).map_err(exists_if_busy)?;
+        let place = self.new_place(place)?;
         if !self.is_waiting() {
             return DONE;
         }
-        let _acting = self.acting()?;
-        rustix::fs::symlinkat(OsStr::from_bytes(&to), &place.directory, OsStr::from_bytes(&place.name))?;
+        {
+            let _acting = self.acting()?;
+            rustix::fs::symlinkat(OsStr::from_bytes(&to), &place.directory, OsStr::from_bytes(&place.name))?;
+        }
+        self.made(&place, None, None)?;
         DONE
     }
 
@@ -319,6 +434,7 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let place = self.place(place)?;
+        self.may_take_from(&place)?;
         if !self.is_waiting() {
             return DONE;
         }
@@ -333,6 +449,13 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let (from, to) = (self.place(from)?, self.place(to)?);
+        self.may_take_from(&from)?;
+        match self.may_take_from(&to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.guarded(&to.directory)?.permits(&self.who, WRITE | EXECUTE)?;
+            }
+            result => result?,
+        }
         if !self.is_waiting() {
             return DONE;
         }
@@ -351,7 +474,10 @@ impl<'a> Named<'a> {
         if self.is_native(&[from, to])? {
             return CONTINUE;
         }
-        let to = self.place(to).map_err(exists_if_busy)?;
+        if !self.names.own_root {
+            self.may_link(from)?;
+        }
+        let to = self.new_place(to)?;
         let name = OsStr::from_bytes(&to.name);
         // By its own name where it has one: not even root may link a deleted file by its descriptor.
         let source = if from.follow || from.path.is_none() { None } else { self.place(from).ok() };
@@ -376,156 +502,21 @@ impl<'a> Named<'a> {
         DONE
     }
 
-    fn get_attribute(&self, file: &Where, name: u64, place: u64, size: u64) -> io::Result<Reply> {
-        if self.is_native(&[file])? {
-            return CONTINUE;
+    /// Whether somebody may do this to a file.
+    pub(super) fn may(&self, file: &OwnedFd, who: &Credentials, mode: u32) -> io::Result<()> {
+        if !self.names.own_root {
+            return self.guarded(file)?.permits(who, mode);
         }
-        let file = self.look(file)?;
-        let name = memory::read_string(self.thread(), name)?;
-        let mut content = vec![0; MAX_ATTRIBUTE];
-        let length = {
-            let _acting = self.acting()?;
-            rustix::fs::getxattr(link_to(&file), OsStr::from_bytes(&name), &mut content[..])?
-        };
-        self.hand_out(&content[..length], place, size)
-    }
-
-    fn set_attribute(&self, file: &Where, name: u64, content: (u64, u64), flags: u32) -> io::Result<Reply> {
-        if self.is_native(&[file])? {
-            return CONTINUE;
-        }
-        let file = self.look(file)?;
-        let name = memory::read_string(self.thread(), name)?;
-        let (place, size) = content;
-        let size = usize::try_from(size).ok().filter(|size| *size <= MAX_ATTRIBUTE).ok_or(Errno::TOOBIG)?;
-        let mut content = vec![0; size];
-        if size > 0 {
-            memory::read(self.thread(), place, &mut content)?;
-        }
-        let _acting = self.acting()?;
-        let flags = rustix::fs::XattrFlags::from_bits_retain(flags);
-        rustix::fs::setxattr(link_to(&file), OsStr::from_bytes(&name), &content, flags)?;
-        DONE
-    }
-
-    fn remove_attribute(&self, file: &Where, name: u64) -> io::Result<Reply> {
-        if self.is_native(&[file])? {
-            return CONTINUE;
-        }
-        let file = self.look(file)?;
-        let name = memory::read_string(self.thread(), name)?;
-        let _acting = self.acting()?;
-        rustix::fs::removexattr(link_to(&file), OsStr::from_bytes(&name))?;
-        DONE
-    }
-
-    fn list_attributes(&self, file: &Where, list: u64, size: u64) -> io::Result<Reply> {
-        if self.is_native(&[file])? {
-            return CONTINUE;
-        }
-        let file = self.look(file)?;
-        let mut content = vec![0; MAX_ATTRIBUTE];
-        let length = {
-            let _acting = self.acting()?;
-            rustix::fs::listxattr(link_to(&file), &mut content[..])?
-        };
-        self.hand_out(&content[..length], list, size)
-    }
-
-    /// Gives the caller bytes that it has made room for; without room, their number.
-    fn hand_out(&self, content: &[u8], place: u64, size: u64) -> io::Result<Reply> {
-        if size != 0 {
-            if content.len() as u64 > size {
-                return Err(errno(libc::ERANGE));
-            }
-            memory::write(self.thread(), place, content)?;
-        }
-        value(i64::try_from(content.len()).unwrap_or(i64::MAX))
-    }
-
-    fn change_directory(&self, file: &Where) -> io::Result<Reply> {
-        if file.path.is_some() && self.is_native(&[file])? {
-            return CONTINUE;
-        }
-        let directory = self.look(file)?;
-        may(&directory, &self.who, X_OK)?;
-        if self.names.is_in_root(&host_path(&directory)?) {
-            return CONTINUE;
-        }
-        // A working directory outside of its root would let a process out.
-        Err(errno(libc::EACCES))
-    }
-
-    /// A program is about to run: a setuid one makes its caller somebody else.
-    fn execute(&self, file: &Where) -> io::Result<Reply> {
-        let program = self.look(file)?;
-        let known = status(&program)?;
-        let mode = u32::from(known.stx_mode);
-        if mode & libc::S_IFMT != libc::S_IFREG {
-            return Err(errno(libc::EACCES));
-        }
-        may(&program, &self.who, X_OK)?;
-        if let Some(path) = file.path
-            && !text(self.thread(), file)?.is_some_and(|text| self.names.is_plain(&text))
-        {
-            self.put_path(path, file, &host_path(&program)?)?;
-        }
-        self.supervisor.becomes(self.thread(), mode, known.stx_uid, known.stx_gid)?;
-        CONTINUE
-    }
-
-    /// Has the kernel find a program that it would not find by the path that its caller gave: by its path in the root,
-    /// put where the other one is. A caller whose call succeeds never sees it again.
-    fn put_path(&self, address: u64, file: &Where, host: &[u8]) -> io::Result<()> {
-        let shown =
-            self.names.shown(host).filter(|_| self.names.is_in_root(host)).ok_or_else(|| errno(libc::EACCES))?;
-        let room = text(self.thread(), file)?.map_or(0, |text| text.len());
-        if shown.len() > room {
-            return Err(errno(libc::ENOENT));
-        }
-        memory::write_through(self.thread(), address, &[&shown[..], b"\0"].concat())
-    }
-
-    /// Signals go to the step's own processes.
-    fn kill(&self, process: i32, signal: i32) -> io::Result<Reply> {
-        match process {
-            0 => CONTINUE,
-            -1 => {
-                self.names.signal_all(super::names::process_of(self.thread())?, signal)?;
-                DONE
-            }
-            _ => {
-                let leader = process.saturating_abs();
-                let exists = rustix::fs::access(leader.to_string(), Access::EXISTS).is_ok();
-                if exists && leader != self.names.shepherd && !self.names.is_ours(leader) {
-                    return Err(errno(libc::ESRCH));
-                }
-                if leader == self.names.shepherd {
-                    return Err(errno(libc::EPERM));
-                }
-                CONTINUE
-            }
-        }
+        let _acting = Acting::for_files(Some(who))?;
+        // As who this thread acts, not as who it is.
+        Ok(rustix::fs::accessat(CWD, link_to(file), Access::from_bits_retain(mode), AtFlags::EACCESS)?)
     }
 }
 
-/// No attribute, and no list of their names, is longer.
-const MAX_ATTRIBUTE: usize = 65536;
-const X_OK: u32 = 1;
+/// A file without following it or waking its device.
+pub(super) const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// What is there already, and cannot be made: a name of the view's own.
 fn exists_if_busy(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(libc::EBUSY) { errno(libc::EEXIST) } else { error }
-}
-
-/// What the disk says of an open file.
-fn status(file: &OwnedFd) -> io::Result<Statx> {
-    Ok(rustix::fs::statx(file.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?)
-}
-
-/// Whether somebody may do this to a file.
-fn may(file: &OwnedFd, who: &Credentials, mode: u32) -> io::Result<()> {
-    let _acting = Acting::for_files(Some(who))?;
-    // As who this thread acts, not as who it is.
-    Ok(rustix::fs::accessat(CWD, link_to(file), Access::from_bits_retain(mode), AtFlags::EACCESS)?)
 }

@@ -14,14 +14,16 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::acting::Acting;
 use super::call::Where;
 use super::credentials::Credentials;
 use super::files::{Place, link_to};
+use super::programs::Programs;
 use super::{errno, memory};
 use crate::exec::view::{self, Lead, View};
 
@@ -43,6 +45,12 @@ pub struct Names {
     words: Vec<Vec<u8>>,
     /// The process that all of the step's processes descend from.
     pub shepherd: i32,
+    /// The step's own root is the view's, so that the kernel means by most paths what the step does, and owners are
+    /// real. Else owners are kept in the owner store.
+    pub own_root: bool,
+    pub hostname: String,
+    /// Programs that run from a copy.
+    pub programs: Programs,
 }
 
 struct Entry {
@@ -85,7 +93,7 @@ impl<'a> How<'a> {
 
 impl Names {
     /// The working directory of this process must be /proc.
-    pub fn open(view: &View, shepherd: i32) -> io::Result<Self> {
+    pub fn open(view: &View, shepherd: i32, own_root: bool) -> io::Result<Self> {
         let root = rustix::fs::open(view.root.as_ref(), HANDLE | OFlags::DIRECTORY, Mode::empty())?;
         let root_path = host_path(&root)?;
         let mut entries = Vec::with_capacity(view.entries.len());
@@ -115,7 +123,8 @@ impl Names {
             entries.iter().flat_map(|entry| path::names(&entry.target)).map(<[u8]>::to_vec).collect();
         words.sort();
         words.dedup();
-        Ok(Self { root, root_path, entries, words, shepherd })
+        let programs = Programs::new(view.programs.as_ref());
+        Ok(Self { root, root_path, entries, words, shepherd, own_root, hostname: view.hostname.clone(), programs })
     }
 
     /// What a call names, as an absolute path of the step; none for a descriptor itself.
@@ -135,7 +144,7 @@ impl Names {
         !climbs && !path::names(text).any(|name| self.words.binary_search_by(|word| word.as_slice().cmp(name)).is_ok())
     }
 
-    fn absolute(&self, thread: i32, directory: i32, text: Vec<u8>) -> io::Result<Vec<u8>> {
+    pub fn absolute(&self, thread: i32, directory: i32, text: Vec<u8>) -> io::Result<Vec<u8>> {
         if text.first() == Some(&b'/') {
             return Ok(text);
         }
@@ -159,6 +168,9 @@ impl Names {
             shown.extend(rest);
             Some(if shown.is_empty() { b"/".to_vec() } else { shown })
         };
+        if let Some(path) = self.programs.original(host) {
+            return Some(path);
+        }
         self.entries
             .iter()
             .find_map(|entry| match &entry.lead {
@@ -192,6 +204,10 @@ impl Names {
             Err(Errno::NOENT) => Err(errno(libc::EINVAL)),
             result => Ok(result?.into_bytes()),
         }
+    }
+
+    pub fn root_path(&self) -> PathBuf {
+        OsStr::from_bytes(&self.root_path).into()
     }
 
     /// Whether a path of the host lies in the root.
@@ -450,10 +466,4 @@ fn inside(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: Resolve
         }
     }
     Err(Errno::AGAIN)
-}
-
-/// The type of what a name in a directory is, a link not followed.
-pub fn kind_at(place: &Place) -> io::Result<FileType> {
-    let stat = rustix::fs::statat(&place.directory, OsStr::from_bytes(&place.name), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(FileType::from_raw_mode(stat.st_mode))
 }

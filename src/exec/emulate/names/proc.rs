@@ -72,7 +72,7 @@ impl Names {
                 (one.dev(), one.ino()) == (other.dev(), other.ino())
             });
         match self.shown(&target) {
-            Some(shown) if leads_there => Ok(Step::Link(shown)),
+            Some(shown) if leads_there || self.programs.original(&target).is_some() => Ok(Step::Link(shown)),
             _ => Ok(Step::Dead),
         }
     }

@@ -1,12 +1,13 @@
-//! The executor for places that allow chroot and chown but no mount, such as a container with its runtime's default
-//! profile. Ownership is real; what /proc, /dev and a few other names lead to, and who a process is, the supervisor
-//! answers.
+//! The executor for places that allow no mount. What /proc, /dev and a few other names lead to, and who a process is, the
+//! supervisor answers. Where chroot is allowed, as in a container with its runtime's default profile, all other names
+//! are the kernel's; elsewhere they are the supervisor's too.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::emulate::Reach;
 use super::ns::{self, Nobody};
 use super::placing::Placing;
 use super::plan::{self, Answered, Content, HostFiles, HostPath, Launch, Plan};
@@ -18,9 +19,11 @@ use super::{Error, Executor, Exit, Io, Isolation, Mount, MountSource, Network, P
 use crate::base::Cancel;
 use crate::sys::{Root, RootFs};
 
-/// Runs steps in a root of their own, without namespaces.
-pub struct Chrooted {
+/// Runs steps without namespaces.
+pub struct Unmounted {
     program: PathBuf,
+    /// Steps get a root of their own.
+    chroot: bool,
     /// The executor's folder in the state folder.
     work: PathBuf,
 }
@@ -33,14 +36,18 @@ struct Ground {
     folder: StepFolder,
 }
 
+fn hostname(process: &Process) -> &str {
+    process.hostname.as_deref().unwrap_or(plan::HOSTNAME)
+}
+
 fn failed(call: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     let call = call.into();
     move |source| Error::Setup { call, source }
 }
 
-impl Chrooted {
-    pub fn new(program: &Path, work: &Path) -> Self {
-        Self { program: program.to_owned(), work: work.to_owned() }
+impl Unmounted {
+    pub fn new(program: &Path, work: &Path, chroot: bool) -> Self {
+        Self { program: program.to_owned(), chroot, work: work.to_owned() }
     }
 
     fn unsupported(&self, what: impl Into<String>, hint: &str) -> Error {
@@ -51,11 +58,15 @@ impl Chrooted {
         let folder = StepFolder::make(&self.work.join("steps")).map_err(failed("make a folder for the step"))?;
         let placing = Placing::new(root).map_err(failed(format!("open {}", root.display())))?;
         let mut ground = Ground { placing, entries: View::of_kernel(), borrowed: Vec::new(), folder };
-        match ground.furnish(self, process, cancel).and_then(|()| {
+        let furnished = ground.furnish(self, process, cancel).and_then(|()| {
+            if ground.shows(&process.cwd) {
+                return Ok(());
+            }
             Root::open(root)
                 .and_then(|root| root.make_dirs(Path::new(&process.cwd)))
                 .map_err(failed(format!("make the working directory {}", process.cwd)))
-        }) {
+        });
+        match furnished {
             Ok(()) => Ok(ground),
             Err(error) => {
                 ground.clear()?;
@@ -65,9 +76,9 @@ impl Chrooted {
     }
 }
 
-impl Executor for Chrooted {
+impl Executor for Unmounted {
     fn isolation(&self) -> Isolation {
-        Isolation::Chroot
+        if self.chroot { Isolation::Chroot } else { Isolation::Rewrite }
     }
 
     fn run(&self, root: &RootFs, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, Error> {
@@ -82,14 +93,20 @@ impl Executor for Chrooted {
         let directory = fs::canonicalize(directory).map_err(failed("find the step's root"))?;
         let ground = self.prepare(&directory, process, cancel)?;
         let terminal = matches!(io.stdin, Stdin::Terminal);
+        let reach = if self.chroot { Reach::OwnRoot } else { Reach::Host };
         let plan = Plan {
             namespaces: None,
-            view: Some(View { root: HostPath::from(&directory), entries: ground.entries.clone() }),
+            view: Some(View {
+                root: HostPath::from(&directory),
+                entries: ground.entries.clone(),
+                hostname: hostname(process).to_owned(),
+                programs: HostPath::from(&ground.folder.path().join("programs")),
+            }),
             setup: Vec::new(),
             launch: Launch {
                 root: Some(HostPath::from(&directory)),
                 offline: process.network == Network::None,
-                ..plan::launch(process, Answered::Names, terminal)
+                ..plan::launch(process, Answered::Names(reach), terminal)
             },
         };
         let input = match io.stdin {
@@ -105,14 +122,15 @@ impl Executor for Chrooted {
 }
 
 impl Ground {
-    fn furnish(&mut self, executor: &Chrooted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
-        for target in ["/proc", "/sys"] {
-            self.placing.mark(Path::new(target), true).map_err(failed(format!("make {target}")))?;
+    fn furnish(&mut self, executor: &Unmounted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
+        if executor.chroot {
+            for target in ["/proc", "/sys"] {
+                self.placing.mark(Path::new(target), true).map_err(failed(format!("make {target}")))?;
+            }
         }
-        self.devices().map_err(failed("make /dev"))?;
+        self.devices(executor.chroot).map_err(failed("make /dev"))?;
         let host = HostFiles { resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default() };
-        let hostname = process.hostname.as_deref().unwrap_or(plan::HOSTNAME);
-        for (name, content) in plan::etc_files(process, hostname, &host) {
+        for (name, content) in plan::etc_files(process, hostname(process), &host) {
             let path = self.folder.path().join(name);
             fs::write(&path, content).map_err(failed(format!("write {name}")))?;
             self.lead(&format!("/etc/{name}"), Lead::Host(HostPath::from(&path)), false);
@@ -124,7 +142,7 @@ impl Ground {
     }
 
     /// A directory that looks like /dev; the devices in it are only names.
-    fn devices(&mut self) -> io::Result<()> {
+    fn devices(&mut self, chroot: bool) -> io::Result<()> {
         let dev = self.folder.directory("dev", 0o755)?;
         for name in view::DEVICES {
             fs::write(dev.join(name), "")?;
@@ -135,7 +153,21 @@ impl Ground {
         self.folder.directory("dev/shm", 0o1777)?;
         self.folder.directory("dev/mqueue", 0o1777)?;
         self.folder.directory("dev/pts", 0o755)?;
-        self.placing.place(&dev, Path::new("/dev"))
+        self.show(&dev, "/dev", chroot, false)
+    }
+
+    /// Has the step see a directory of ours: where programs are run by the kernel, in its place; else as a name.
+    fn show(&mut self, from: &Path, target: &str, chroot: bool, read_only: bool) -> io::Result<()> {
+        if chroot {
+            return self.placing.place(from, Path::new(target));
+        }
+        self.lead(target, Lead::Host(HostPath::from(from)), read_only);
+        Ok(())
+    }
+
+    /// Whether a path leads to something that is shown as a name.
+    fn shows(&self, path: &str) -> bool {
+        self.entries.iter().any(|entry| Path::new(path).starts_with(&entry.target))
     }
 
     fn lead(&mut self, target: &str, lead: Lead, read_only: bool) {
@@ -143,39 +175,42 @@ impl Ground {
         self.entries.push(Entry { target: format!("/{}", names.join("/")), lead, read_only });
     }
 
-    fn mount(&mut self, executor: &Chrooted, number: usize, mount: &Mount, cancel: &Cancel) -> Result<(), Error> {
-        let target = Path::new(&mount.target);
-        let what = || format!("put a mount at {}", mount.target);
-        match &mount.source {
+    fn mount(&mut self, executor: &Unmounted, number: usize, mount: &Mount, cancel: &Cancel) -> Result<(), Error> {
+        let Mount { target, source, read_only } = mount;
+        let what = || format!("put a mount at {target}");
+        let chroot = executor.chroot;
+        match source {
             MountSource::Tmpfs { mode, .. } => {
                 let fresh = self.folder.directory(&format!("fresh{number}"), mode.unwrap_or(0o1777));
-                fresh.and_then(|fresh| self.placing.place(&fresh, target)).map_err(failed(what()))
+                fresh.and_then(|fresh| self.show(&fresh, target, chroot, *read_only)).map_err(failed(what()))
             }
             MountSource::RootFs { root: RootFs::Directory(root), subpath } => {
                 let found = Root::open(root).and_then(|root| root.locate(subpath, true));
                 let from = found.and_then(|file| fs::read_link(crate::sys::mount::descriptor_path(&file)));
-                from.and_then(|from| self.placing.place(&from, target)).map_err(failed(what()))
+                from.and_then(|from| self.show(&from, target, chroot, *read_only)).map_err(failed(what()))
             }
             MountSource::RootFs { .. } => Err(executor.unsupported("a layered mount", "nothing can be mounted here")),
             MountSource::Secret { value, mode, uid, gid } => {
-                self.placing.mark(target, false).map_err(failed(what()))?;
+                self.placing.mark(Path::new(target), false).map_err(failed(what()))?;
                 let content = Content(value.expose().to_vec());
-                let lead = Lead::Memory { content, mode: *mode, uid: *uid, gid: *gid };
-                self.lead(&mount.target, lead, mount.read_only);
+                self.lead(target, Lead::Memory { content, mode: *mode, uid: *uid, gid: *gid }, *read_only);
                 Ok(())
             }
-            MountSource::Bind(path) if executor.is_lent(path) => {
+            MountSource::Bind(path) if chroot && executor.is_lent(path) => {
                 let borrowed = Borrowed::take(&executor.work.join("lent"), path, cancel).map_err(failed(what()))?;
                 self.borrowed.push(borrowed);
-                self.placing.place(path, target).map_err(failed(what()))
+                self.placing.place(path, Path::new(target)).map_err(failed(what()))
             }
-            MountSource::Bind(path) if path.is_dir() => Err(executor.unsupported(
-                format!("the directory {} at {}", path.display(), mount.target),
-                "it would have to be moved, and might be lost; --isolation=rewrite can show it where it is",
+            MountSource::Bind(path) if chroot && path.is_dir() => Err(executor.unsupported(
+                format!("the directory {} at {target}", path.display()),
+                "it would have to be moved, and might be lost; --isolation=rewrite shows it where it is",
             )),
             MountSource::Bind(path) => {
-                self.placing.mark(target, false).map_err(failed(what()))?;
-                self.lead(&mount.target, Lead::Host(HostPath::from(path)), mount.read_only);
+                if chroot {
+                    self.placing.mark(Path::new(target), false).map_err(failed(what()))?;
+                }
+                let path = fs::canonicalize(path).map_err(failed(what()))?;
+                self.lead(target, Lead::Host(HostPath::from(&path)), *read_only);
                 Ok(())
             }
         }
@@ -190,7 +225,7 @@ impl Ground {
     }
 }
 
-impl Chrooted {
+impl Unmounted {
     /// Whether what lies at a path may be moved into a step's root: what is dockless's own and no more than a cache, a
     /// socket that it made.
     fn is_lent(&self, path: &Path) -> bool {

@@ -1,0 +1,127 @@
+//! What a process whose names are looked at does to itself and to others: run a program, change its directory, ask what
+//! the machine is called, send a signal.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::Access;
+
+use super::call::Where;
+use super::names::{host_path, process_of};
+use super::paths::Named;
+use super::permission::{EXECUTE, Guarded};
+use super::{CONTINUE, DONE, Reply, errno, memory, value};
+
+/// The length of each field of `struct utsname`.
+const UTSNAME: usize = 65;
+
+impl Named<'_> {
+    pub(super) fn change_directory(&self, file: &Where) -> io::Result<Reply> {
+        if file.path.is_some() && self.is_native(&[file])? {
+            return CONTINUE;
+        }
+        let directory = self.look(file)?;
+        self.may(&directory, &self.who, EXECUTE)?;
+        if !self.names.own_root || self.names.is_in_root(&host_path(&directory)?) {
+            return CONTINUE;
+        }
+        // A working directory outside of its root would let a process out.
+        Err(errno(libc::EACCES))
+    }
+
+    pub(super) fn working_directory(&self, buffer: u64, size: u64) -> io::Result<Reply> {
+        if self.names.own_root {
+            return CONTINUE;
+        }
+        let mut path = self.names.shown_link(self.thread(), libc::AT_FDCWD)?;
+        path.push(0);
+        if path.len() as u64 > size {
+            return Err(errno(libc::ERANGE));
+        }
+        memory::write(self.thread(), buffer, &path)?;
+        value(i64::try_from(path.len()).unwrap_or(i64::MAX))
+    }
+
+    /// uname(2), with the name that the step's machine has.
+    pub(super) fn name_machine(&self, buffer: u64) -> io::Result<Reply> {
+        let host = rustix::system::uname();
+        let fields = [
+            host.sysname().to_bytes(),
+            self.names.hostname.as_bytes(),
+            host.release().to_bytes(),
+            host.version().to_bytes(),
+            host.machine().to_bytes(),
+            host.domainname().to_bytes(),
+        ];
+        let mut bytes = Vec::with_capacity(fields.len() * UTSNAME);
+        for field in fields {
+            let end = bytes.len() + UTSNAME;
+            bytes.extend(&field[..field.len().min(UTSNAME - 1)]);
+            bytes.resize(end, 0);
+        }
+        memory::write(self.thread(), buffer, &bytes)?;
+        DONE
+    }
+
+    /// A program is about to run: a setuid one makes its caller somebody else.
+    pub(super) fn execute(&self, file: &Where) -> io::Result<Reply> {
+        let program = self.look(file)?;
+        let guarded = self.check_program(&program)?;
+        if let Some(path) = file.path
+            && !self.text(file)?.is_some_and(|text| self.names.is_plain(&text))
+        {
+            self.put_path(path, file, &host_path(&program)?)?;
+        }
+        self.becomes(guarded)?;
+        CONTINUE
+    }
+
+    /// Whether the caller may run a program; whose it is.
+    pub(super) fn check_program(&self, program: &OwnedFd) -> io::Result<Guarded> {
+        let guarded = self.guarded(program)?;
+        if guarded.mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(errno(libc::EACCES));
+        }
+        self.may(program, &self.who, EXECUTE)?;
+        Ok(guarded)
+    }
+
+    /// Makes the caller who this program makes it.
+    pub(super) fn becomes(&self, program: Guarded) -> io::Result<()> {
+        self.supervisor.becomes(self.thread(), program.mode, program.uid, program.gid)
+    }
+
+    /// Has the kernel find a program that it would not find by the path that its caller gave: by its path in the root,
+    /// put where the other one is. A caller whose call succeeds never sees it again.
+    fn put_path(&self, address: u64, file: &Where, host: &[u8]) -> io::Result<()> {
+        let shown =
+            self.names.shown(host).filter(|_| self.names.is_in_root(host)).ok_or_else(|| errno(libc::EACCES))?;
+        let room = self.text(file)?.map_or(0, |text| text.len());
+        if shown.len() > room {
+            return Err(errno(libc::ENOENT));
+        }
+        memory::write_through(self.thread(), address, &[&shown[..], b"\0"].concat())
+    }
+
+    /// Signals go to the step's own processes.
+    pub(super) fn kill(&self, process: i32, signal: i32) -> io::Result<Reply> {
+        match process {
+            0 => CONTINUE,
+            -1 => {
+                self.names.signal_all(process_of(self.thread())?, signal)?;
+                DONE
+            }
+            _ => {
+                let leader = process.saturating_abs();
+                let exists = rustix::fs::access(leader.to_string(), Access::EXISTS).is_ok();
+                if exists && leader != self.names.shepherd && !self.names.is_ours(leader) {
+                    return Err(errno(libc::ESRCH));
+                }
+                if leader == self.names.shepherd {
+                    return Err(errno(libc::EPERM));
+                }
+                CONTINUE
+            }
+        }
+    }
+}

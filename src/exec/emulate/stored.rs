@@ -1,0 +1,188 @@
+//! Ownership, modes and permissions of files whose names are looked at: as the kernel has them where owners are real,
+//! else as the owner store does, by the rules that the kernel would keep.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+
+use super::call::Where;
+use super::credentials::{Credentials, UNCHANGED};
+use super::files::{Place, link_to};
+use super::names::{How, host_path};
+use super::paths::{HANDLE, Named};
+use super::permission::{EXECUTE, Guarded, READ, WRITE};
+use super::{DONE, Reply, errno, ownership};
+use crate::sys::Owner;
+use crate::sys::owner::Device;
+
+impl Named<'_> {
+    pub(super) fn may_add_to(&self, place: &Place) -> io::Result<()> {
+        if !self.names.own_root {
+            let name = OsStr::from_bytes(&place.name);
+            if rustix::fs::statat(&place.directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                return Err(errno(libc::EEXIST));
+            }
+            self.guarded(&place.directory)?.permits(&self.who, WRITE | EXECUTE)?;
+        }
+        Ok(())
+    }
+
+    /// A name that goes away.
+    pub(super) fn may_take_from(&self, place: &Place) -> io::Result<()> {
+        if !self.names.own_root && self.who.user.files != 0 {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, Mode::empty())?;
+            self.guarded(&place.directory)?.lets_go(&self.who, self.guarded(&file)?)?;
+        }
+        Ok(())
+    }
+
+    /// Every directory on the way must be one that the caller may look into.
+    pub(super) fn may_reach(&self, file: &OwnedFd, who: &Credentials) -> io::Result<()> {
+        if self.names.own_root || who.user.files == 0 {
+            return Ok(());
+        }
+        let host = host_path(file)?;
+        if !self.names.is_in_root(&host) {
+            return Ok(());
+        }
+        let mut end = host.len();
+        while let Some(slash) = host[..end].iter().rposition(|byte| *byte == b'/') {
+            if !self.names.is_in_root(&host[..slash]) {
+                break;
+            }
+            let directory = rustix::fs::open(OsStr::from_bytes(&host[..slash]), HANDLE, Mode::empty())?;
+            self.guarded(&directory)?.permits(who, EXECUTE)?;
+            end = slash;
+        }
+        Ok(())
+    }
+
+    /// What a file is to the step.
+    pub(super) fn status(&self, file: &OwnedFd) -> io::Result<Statx> {
+        let mut shown = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
+        if !self.names.own_root {
+            let owner = self.supervisor.files.owner(file, &shown)?;
+            // What is ours on disk is root's, unless the store says otherwise.
+            let ours = rustix::process::geteuid().as_raw();
+            let on_disk = |id: u32, own: u32| if id == own { 0 } else { id };
+            let group = on_disk(shown.stx_gid, rustix::process::getegid().as_raw());
+            let (uid, gid) = owner.map_or((on_disk(shown.stx_uid, ours), group), |owner| (owner.uid, owner.gid));
+            (shown.stx_uid, shown.stx_gid) = (uid, gid);
+            if let Some(owner) = owner {
+                ownership::show(owner, &mut shown);
+            }
+        }
+        Ok(shown)
+    }
+
+    pub(super) fn guarded(&self, file: &OwnedFd) -> io::Result<Guarded> {
+        let shown = self.status(file)?;
+        Ok(Guarded { uid: shown.stx_uid, gid: shown.stx_gid, mode: shown.stx_mode.into() })
+    }
+
+    /// What the store says of a file, for changing it.
+    pub(super) fn entry(&self, file: &OwnedFd) -> io::Result<Owner> {
+        let shown = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        Ok(self.supervisor.files.owner(file, &shown)?.unwrap_or_default())
+    }
+
+    /// Has the store say it.
+    pub(super) fn record(&self, file: OwnedFd, owner: Owner) -> io::Result<()> {
+        let known = self.supervisor.files.know(file)?;
+        if owner == Owner::default() {
+            return if known.owner.is_some() { self.supervisor.files.forget(&known) } else { Ok(()) };
+        }
+        self.supervisor.files.record(known, owner)
+    }
+
+    /// Records whose a file is that was just made, and its mode where the disk has a wider one.
+    pub(super) fn made(&self, place: &Place, mode: Option<Mode>, device: Option<Device>) -> io::Result<()> {
+        if self.names.own_root {
+            return Ok(());
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, Mode::empty())?;
+        let parent = self.status(&place.directory)?;
+        let inherits = u32::from(parent.stx_mode) & libc::S_ISGID != 0;
+        let gid = if inherits { parent.stx_gid } else { self.who.group.files };
+        let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let on_disk = u32::from(stat.stx_mode) & 0o7777;
+        let directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+        let mode = mode.map(|mode| if inherits && directory { mode | Mode::SGID } else { mode });
+        if inherits && directory {
+            rustix::fs::chmod(link_to(&file), Mode::from_raw_mode(on_disk) | Mode::SGID)?;
+        }
+        let mode = mode.map(Mode::as_raw_mode).filter(|mode| mode | self.wide(directory) != *mode);
+        self.record(file, Owner { uid: self.who.user.files, gid, device, mode })
+    }
+
+    /// The bits that a file needs on disk so that this process can open it again.
+    pub(super) fn wide(&self, directory: bool) -> u32 {
+        match directory {
+            _ if self.names.own_root => 0,
+            true => 0o700,
+            false => 0o600,
+        }
+    }
+
+    pub(super) fn widened(&self, mode: Mode, directory: bool) -> Mode {
+        mode | Mode::from_raw_mode(self.wide(directory))
+    }
+
+    pub(super) fn chown_stored(&self, file: OwnedFd, uid: u32, gid: u32) -> io::Result<Reply> {
+        let shown = self.status(&file)?;
+        let or = |new: u32, old: u32| if new == UNCHANGED { old } else { new };
+        let before = self.entry(&file)?;
+        let after = Owner { uid: or(uid, shown.stx_uid), gid: or(gid, shown.stx_gid), ..before };
+        let before = Owner { uid: shown.stx_uid, gid: shown.stx_gid, ..before };
+        if !ownership::may_chown(&self.who, before, after) {
+            return Err(errno(libc::EPERM));
+        }
+        if !self.is_waiting() {
+            return DONE;
+        }
+        let known = self.supervisor.files.know(file)?;
+        ownership::lose_privileges(&known)?;
+        let mode = after.mode.map(|mode| ownership::without_privileges(mode));
+        self.record(known.file, Owner { mode, ..after })?;
+        DONE
+    }
+
+    /// Whether the caller may open what is there.
+    pub(super) fn may_open(&self, path: &[u8], wanted: OFlags) -> io::Result<()> {
+        if self.who.user.files == 0 || wanted.contains(OFlags::PATH) {
+            return Ok(());
+        }
+        let look = How::look(!wanted.contains(OFlags::NOFOLLOW), None);
+        let file = self.names.open_path(self.thread(), path, look)?;
+        self.may_reach(&file, &self.who)?;
+        let mut needed = match wanted & OFlags::ACCMODE {
+            OFlags::WRONLY => WRITE,
+            OFlags::RDWR => READ | WRITE,
+            _ => READ,
+        };
+        if wanted.contains(OFlags::TRUNC) {
+            needed |= WRITE;
+        }
+        let host = host_path(&file)?;
+        // A file in memory is a secret of this very step.
+        if host.starts_with(b"/memfd:") || !self.names.shown(&host).is_some_and(|shown| !shown.starts_with(b"/proc")) {
+            return Ok(());
+        }
+        self.guarded(&file)?.permits(&self.who, needed)
+    }
+
+    /// As kernels that protect links have it: only what one owns, or could change, gets a further name.
+    pub(super) fn may_link(&self, file: &Where) -> io::Result<()> {
+        let guarded = self.guarded(&self.look(file)?)?;
+        let plain = guarded.mode & libc::S_IFMT == libc::S_IFREG && guarded.mode & libc::S_ISUID == 0;
+        guarded.is_of(&self.who).or_else(|error| match plain {
+            true => guarded.permits(&self.who, READ | WRITE).map_err(|_| error),
+            false => Err(error),
+        })
+    }
+}
