@@ -35,7 +35,7 @@ test:
 	$(CARGO) test --locked --no-fail-fast -- $(TEST_ARGS)
 
 release: binary
-	target/dockless task --output release -- $(MAKE) docker
+	target/dockless task --rootfs --output release -- $(MAKE) docker
 
 clean:
 	rm -rf release
