@@ -2,6 +2,7 @@
 //! becomes lines, files and an exit code. Other tools' command lines (faces) end in the same requests.
 
 mod call;
+mod changes;
 mod context;
 mod exit;
 mod faces;
@@ -13,6 +14,7 @@ mod progress;
 mod report;
 mod session;
 mod solve;
+mod switches;
 mod table;
 mod template;
 mod verbs;
@@ -92,16 +94,34 @@ struct Resource {
 
 /// Reads a face's words, and answers those that it does not understand, or that ask for help, itself.
 fn parsed<T: Parser>(face: Face, env: Env, words: &[OsString], run: impl FnOnce(T, Env) -> u8) -> u8 {
-    match T::try_parse_from(words) {
+    // Docker's switches may be given a value, `--pull=false`; clap's may not.
+    let typed = switches::plain(&T::command(), words);
+    match T::try_parse_from(&typed) {
         Ok(args) => run(args, env),
         Err(error) => {
             // Nothing can be done for a reader that went away.
-            let _ = error.print();
+            let _ = match unsupported(&error) {
+                Some((verb, instead)) => writeln!(
+                    std::io::stderr().lock(),
+                    "{name}: {name} {verb} is not supported; {instead}",
+                    name = face.name()
+                ),
+                None => error.print(),
+            };
             match error.kind() {
                 clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => 0,
                 _ => face.code(Exit::Usage),
             }
         }
+    }
+}
+
+/// A verb of docker's that dockless has not, and what to do instead.
+fn unsupported(error: &clap::Error) -> Option<(&str, &'static str)> {
+    use clap::error::{ContextKind, ContextValue};
+    match error.get(ContextKind::InvalidSubcommand)? {
+        ContextValue::String(verb) => Some((verb, docker::instead(verb)?)),
+        _ => None,
     }
 }
 
