@@ -15,6 +15,7 @@ mod resolve;
 mod rootfs;
 mod state;
 mod usage;
+pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use super::usage::{disk_bytes, of_containers, of_images};
 use super::{State, containers, state};
 use crate::base::Digest;
 use crate::ops::cache_mount;
-use crate::snapshot::DeltaId;
+use crate::snapshot::{self, DeltaId};
 use crate::solver::CacheStore;
 use crate::store::FileLock;
 
@@ -34,6 +34,8 @@ pub struct Pruned {
     /// Ids of what was removed, sorted.
     pub removed: Vec<String>,
     pub bytes: u64,
+    /// Another process uses snapshots: all of them stayed.
+    pub busy: bool,
 }
 
 /// How long a writer of a small file may take; older leftovers are nobody's.
@@ -123,8 +125,14 @@ fn deltas(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> a
             kept.insert(delta.id.clone());
         }
     }
-    pruned.removed.extend(usage.iter().map(|delta| &delta.id).filter(|id| !kept.contains(*id)).map(DeltaId::to_string));
-    pruned.bytes += snapshots.prune(&|id| kept.contains(id))?.bytes;
+    match snapshots.prune(&|id| kept.contains(id)) {
+        Err(snapshot::Error::Busy { .. }) => pruned.busy = true,
+        done => {
+            pruned.bytes += done?.bytes;
+            let gone = usage.iter().map(|delta| &delta.id).filter(|id| !kept.contains(*id));
+            pruned.removed.extend(gone.map(DeltaId::to_string));
+        }
+    }
     Ok(())
 }
 

@@ -138,7 +138,7 @@ fn probes_for_a_daemon_succeed() {
         &["buildx", "create", "--use", "--name", "x", "--bootstrap"],
         &["buildx", "inspect", "--bootstrap"],
         &["network", "create", "n"],
-        &["volume", "rm", "v"],
+        &["volume", "rm", "--force", "v"],
         &["system", "df"],
         &["ps"],
         &["--host", "tcp://x", "images"],

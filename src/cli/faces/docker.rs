@@ -2,20 +2,23 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::cli::exit::{Exit, Unsupported};
+use crate::cli::exit::Exit;
 use crate::cli::flags::ignored_flags;
 use crate::cli::session::{Out, Session};
 use crate::cli::verbs::inspect::Kind;
 use crate::cli::verbs::{
-    build, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull, push, rmi,
-    save, tag, version,
+    build, commit, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull, push,
+    rmi, save, tag, version, volumes,
 };
 
 /// docker without a daemon: dockless.
 #[derive(Debug, Parser)]
 #[command(name = "docker", version = version::VERSION, disable_help_subcommand = true, subcommand_required = true)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, disable_version_flag = true)]
 pub struct Docker {
+    /// Print version
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(flatten)]
     pub ignored: Ignored,
     /// Say more
@@ -57,6 +60,9 @@ pub enum Verb {
     Cp(cp::Args),
     Rm(containers::RmArgs),
     Ps(containers::PsArgs),
+    Stop(containers::StopArgs),
+    Kill(containers::KillArgs),
+    Commit(commit::Args),
     Export(export::Args),
     Logs(containers::LogsArgs),
     Wait(containers::WaitArgs),
@@ -79,10 +85,10 @@ pub enum Verb {
     System(SystemVerb),
     /// Networks: there is only the host's
     #[command(subcommand)]
-    Network(NoopVerb),
-    /// Volumes: made when they are first mounted
+    Network(NetworkVerb),
+    /// Volumes, by verb
     #[command(subcommand)]
-    Volume(NoopVerb),
+    Volume(volumes::Verb),
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -113,6 +119,9 @@ pub enum ContainerVerb {
     Rm(containers::RmArgs),
     #[command(visible_alias = "ps", visible_alias = "list")]
     Ls(containers::PsArgs),
+    Stop(containers::StopArgs),
+    Kill(containers::KillArgs),
+    Commit(commit::Args),
     Export(export::Args),
     Inspect(inspect::Args),
     Logs(containers::LogsArgs),
@@ -155,11 +164,10 @@ pub enum SystemVerb {
 }
 
 #[derive(Debug, Clone, Subcommand)]
-pub enum NoopVerb {
+pub enum NetworkVerb {
     Ls(AnyArgs),
     Create(AnyArgs),
     Rm(AnyArgs),
-    Inspect(AnyArgs),
     Prune(AnyArgs),
 }
 
@@ -208,6 +216,9 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
         Verb::Cp(args) | Verb::Container(ContainerVerb::Cp(args)) => cp::run(args, session),
         Verb::Rm(args) | Verb::Container(ContainerVerb::Rm(args)) => containers::rm(args, session),
         Verb::Ps(args) | Verb::Container(ContainerVerb::Ls(args)) => containers::ps(args, session),
+        Verb::Stop(args) | Verb::Container(ContainerVerb::Stop(args)) => containers::stop(args, session),
+        Verb::Kill(args) | Verb::Container(ContainerVerb::Kill(args)) => containers::kill(args, session),
+        Verb::Commit(args) | Verb::Container(ContainerVerb::Commit(args)) => commit::run(args, session),
         Verb::Export(args) | Verb::Container(ContainerVerb::Export(args)) => export::run(args, session),
         Verb::Logs(args) | Verb::Container(ContainerVerb::Logs(args)) => containers::logs(args, session),
         Verb::Wait(args) | Verb::Container(ContainerVerb::Wait(args)) => containers::wait(args, session),
@@ -226,20 +237,43 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
         }
         Verb::Buildx(BuildxVerb::Create(_)) => lines(&["dockless"]),
         Verb::Buildx(BuildxVerb::Use(_) | BuildxVerb::Rm(_) | BuildxVerb::Stop(_)) => Ok(Exit::Success),
-        Verb::Network(verb) => noop("network", &verb),
-        Verb::Volume(verb) => noop("volume", &verb),
+        Verb::Network(verb) => network(&verb, session),
+        Verb::Volume(verb) => volumes::run(verb, session),
     }
 }
 
-/// Networks and volumes come into being with the containers that use them; making one first is no mistake.
-fn noop(what: &str, verb: &NoopVerb) -> anyhow::Result<Exit> {
+/// Scripts make a network before they start containers; here all have the host's.
+fn network(verb: &NetworkVerb, session: &Session) -> anyhow::Result<Exit> {
     match verb {
-        NoopVerb::Ls(_) | NoopVerb::Prune(_) => Ok(Exit::Success),
-        NoopVerb::Create(args) | NoopVerb::Rm(args) => {
+        NetworkVerb::Ls(_) => {
+            lines(&["NETWORK ID   NAME      DRIVER    SCOPE", "host         host      host      local"])
+        }
+        NetworkVerb::Create(args) => {
+            session.warn("containers share the host's network; no other is made");
             let names: Vec<&str> = args.names().map(String::as_str).collect();
             lines(&names)
         }
-        NoopVerb::Inspect(_) => Err(Unsupported::refuse(format!("{what} inspect"))),
+        NetworkVerb::Rm(args) => {
+            let names: Vec<&str> = args.names().map(String::as_str).collect();
+            lines(&names)
+        }
+        NetworkVerb::Prune(_) => Ok(Exit::Success),
+    }
+}
+
+/// What to do instead of a verb that docker has and dockless has not; none for one that neither has.
+pub fn instead(verb: &str) -> Option<&'static str> {
+    match verb {
+        "exec" | "attach" | "top" | "stats" | "pause" | "unpause" | "restart" | "rename" | "update" | "port" => {
+            Some("a container is its one process; give `run` a command that does it all")
+        }
+        "compose" | "swarm" | "stack" | "service" | "node" | "secret" | "config" | "plugin" => {
+            Some("dockless builds images; it does not run services")
+        }
+        "context" | "events" | "trust" => Some("there is no daemon to ask"),
+        "manifest" | "imagetools" => Some("a build with several --platform makes an index, and push sends it"),
+        "search" => Some("ask the registry's own pages"),
+        _ => None,
     }
 }
 

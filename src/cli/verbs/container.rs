@@ -129,6 +129,9 @@ pub struct StartArgs {
     /// Give it standard input
     #[arg(short, long)]
     interactive: bool,
+    /// Remove it when it ends: what `run --detach --rm` becomes
+    #[arg(long, hide = true)]
+    rm: bool,
 }
 
 pub fn create(args: CreateArgs, session: &Session) -> anyhow::Result<Exit> {
@@ -141,9 +144,6 @@ pub fn create(args: CreateArgs, session: &Session) -> anyhow::Result<Exit> {
 }
 
 pub fn run(args: RunArgs, session: &Session) -> anyhow::Result<Exit> {
-    if args.detach && args.rm {
-        return Err(usage("--detach with --rm leaves nothing to copy from; use one of them"));
-    }
     session.enter_namespace()?;
     let (interactive, terminal) = (args.create.interactive, args.create.tty);
     let container = match make(args.create, session) {
@@ -152,20 +152,21 @@ pub fn run(args: RunArgs, session: &Session) -> anyhow::Result<Exit> {
         Err(error) => return Err(SetupFailed(error).into()),
     };
     if args.detach {
-        detach(&container, session)?;
+        detach(&container, args.rm, session)?;
         let mut out = Out::new();
         out.line(&container.id)?;
         out.finish()?;
         return Ok(Exit::Success);
     }
     let exit = attach(&container.id, stdin(interactive, terminal)?, session);
-    if args.rm {
-        // The process is over; what it said and how it ended is told whatever becomes of its files.
-        let removed = containers::remove(session.state()?, &container.id);
-        exit.and_then(|exit| removed.map(|()| exit))
-    } else {
-        exit
-    }
+    if args.rm { removed(&container.id, exit, session) } else { exit }
+}
+
+/// The process is over; what it said and how it ended is told whatever becomes of its files.
+fn removed(id: &str, exit: anyhow::Result<Exit>, session: &Session) -> anyhow::Result<Exit> {
+    let removed = containers::remove(session.state()?, id);
+    let _ = fs::remove_file(log_path(session, id));
+    exit.and_then(|exit| removed.map(|()| exit))
 }
 
 /// The container never ran; the causes say why.
@@ -184,11 +185,13 @@ pub fn start(args: StartArgs, session: &Session) -> anyhow::Result<Exit> {
         return Err(usage("you cannot start and attach multiple containers at once"));
     }
     if args.attach || args.interactive {
-        return attach(&args.containers[0], stdin(args.interactive, false)?, session);
+        let container = containers::find(session.state()?, &args.containers[0])?;
+        let exit = attach(&container.id, stdin(args.interactive, false)?, session);
+        return if args.rm { removed(&container.id, exit, session) } else { exit };
     }
     let mut out = Out::new();
     for name in &args.containers {
-        detach(&containers::find(session.state()?, name)?, session)?;
+        detach(&containers::find(session.state()?, name)?, args.rm, session)?;
         out.line(name)?;
     }
     out.finish()?;
@@ -211,7 +214,7 @@ fn attach(container: &str, stdin: Stdin, session: &Session) -> anyhow::Result<Ex
 }
 
 /// Runs a container in a process of its own, which outlives this one. Its output goes to a file for `logs`.
-fn detach(container: &Container, session: &Session) -> anyhow::Result<()> {
+fn detach(container: &Container, rm: bool, session: &Session) -> anyhow::Result<()> {
     let log = log_path(session, &container.id);
     let dir = log.parent().unwrap_or(&log);
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
@@ -225,6 +228,7 @@ fn detach(container: &Container, session: &Session) -> anyhow::Result<()> {
         .arg("--state")
         .arg(session.state_dir())
         .args(["start", "--attach", &container.id])
+        .args(rm.then_some("--rm"))
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err)

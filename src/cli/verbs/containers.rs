@@ -1,4 +1,4 @@
-//! `ps`, `rm`, `logs` and `wait`: containers at rest.
+//! `ps`, `rm`, `stop`, `kill`, `logs` and `wait`: containers that are there, and those that run in the background.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cli::exit::{Exit, Missing, usage};
+use crate::cli::exit::{Exit, Missing, Unsupported, usage};
 use crate::cli::session::{Face, Out, Session};
 use crate::cli::table::{Table, ago};
 use crate::cli::template::Template;
@@ -18,7 +18,7 @@ use super::rmi;
 /// List containers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PsArgs {
-    /// Also those that do not run (nothing of a container runs between commands)
+    /// Also those that do not run
     #[arg(short, long)]
     all: bool,
     /// Print ids only
@@ -26,7 +26,7 @@ pub struct PsArgs {
     quiet: bool,
     #[arg(long)]
     no_trunc: bool,
-    /// name=TEXT, label=KEY[=VALUE]
+    /// name=TEXT, label=KEY[=VALUE], status=created|running|exited
     #[arg(short, long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
     /// Go template, or `json`
@@ -39,12 +39,32 @@ pub struct PsArgs {
 pub struct RmArgs {
     #[arg(value_name = "CONTAINER", required = true)]
     containers: Vec<String>,
-    /// Do not fail where there is none
+    /// End it first, where it runs; do not fail where there is none
     #[arg(short, long)]
     force: bool,
     /// Accepted; anonymous volumes are never made
     #[arg(short, long, hide = true)]
     volumes: bool,
+}
+
+/// End containers that run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StopArgs {
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+    /// How long their process may take to end by itself
+    #[arg(short, long = "timeout", alias = "time", value_name = "SECONDS", default_value_t = 10)]
+    timeout: u64,
+}
+
+/// End containers that run, at once. What they wrote may be lost.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KillArgs {
+    #[arg(value_name = "CONTAINER", required = true)]
+    containers: Vec<String>,
+    /// KILL; TERM is what `stop` sends
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    signal: String,
 }
 
 /// Show what a detached container printed.
@@ -62,19 +82,28 @@ pub struct WaitArgs {
 }
 
 pub fn ps(args: PsArgs, session: &Session) -> anyhow::Result<Exit> {
-    let mut list = if args.all { containers::list(session.state()?)? } else { Vec::new() };
+    let state = session.state()?;
+    let mut list = Vec::new();
+    for container in containers::list(state)? {
+        let running = containers::is_running(state, &container)?;
+        if running || args.all {
+            list.push((container, running));
+        }
+    }
     for filter in &args.filters {
         match filter.split_once('=') {
-            Some(("name", name)) => list.retain(|c| c.name.contains(name)),
-            Some(("label", label)) => list.retain(|c| match label.split_once('=') {
+            Some(("name", name)) => list.retain(|(c, _)| c.name.contains(name)),
+            Some(("label", label)) => list.retain(|(c, _)| match label.split_once('=') {
                 Some((key, value)) => c.labels.get(key).is_some_and(|v| v == value),
                 None => c.labels.contains_key(label),
             }),
-            _ => return Err(usage(format!("filter {filter:?} is not known (name, label)"))),
+            Some(("status", status)) => list.retain(|(c, running)| state_word(c, *running) == status),
+            _ => return Err(usage(format!("filter {filter:?} is not known (name, label, status)"))),
         }
     }
     let now = jiff::Timestamp::now();
-    let values: Vec<Value> = list.iter().map(|container| value(container, args.no_trunc, now)).collect();
+    let values: Vec<Value> =
+        list.iter().map(|(container, running)| value(container, *running, args.no_trunc, now)).collect();
     let cell = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let mut out = Out::new();
     match args.format.as_deref() {
@@ -98,7 +127,21 @@ pub fn ps(args: PsArgs, session: &Session) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn value(container: &Container, whole_ids: bool, now: jiff::Timestamp) -> Value {
+/// Docker's word for what a container does.
+pub fn state_word(container: &Container, running: bool) -> &'static str {
+    match (running, container.exit) {
+        (true, _) => "running",
+        (false, Some(_)) => "exited",
+        (false, None) => "created",
+    }
+}
+
+fn value(container: &Container, running: bool, whole_ids: bool, now: jiff::Timestamp) -> Value {
+    let status = match (running, container.exit) {
+        (true, _) => "Up".to_owned(),
+        (false, Some(code)) => format!("Exited ({code})"),
+        (false, None) => "Created".to_owned(),
+    };
     let short = container.id.get(..12).unwrap_or(&container.id);
     json!({
         "ID": if whole_ids { &container.id } else { short },
@@ -106,8 +149,8 @@ fn value(container: &Container, whole_ids: bool, now: jiff::Timestamp) -> Value 
         "Command": format!("{:?}", container.args.join(" ")),
         "RunningFor": ago(Some(&container.created), now),
         "CreatedAt": container.created,
-        "Status": container.exit.map_or_else(|| "Created".to_owned(), |code| format!("Exited ({code})")),
-        "State": if container.exit.is_some() { "exited" } else { "created" },
+        "Status": status,
+        "State": state_word(container, running),
         "Names": container.name,
         "Labels": container.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
     })
@@ -128,6 +171,9 @@ pub fn rm(args: RmArgs, session: &Session) -> anyhow::Result<Exit> {
             continue;
         }
         let removed = found.and_then(|container| {
+            if args.force {
+                containers::stop(state, &container.id, Duration::ZERO, &session.cancel()?)?;
+            }
             containers::remove(state, &container.id)?;
             match fs::remove_file(log_path(session, &container.id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
@@ -146,6 +192,30 @@ pub fn rm(args: RmArgs, session: &Session) -> anyhow::Result<Exit> {
     }
     out.finish()?;
     Ok(exit)
+}
+
+pub fn stop(args: StopArgs, session: &Session) -> anyhow::Result<Exit> {
+    end(&args.containers, Duration::from_secs(args.timeout), session)
+}
+
+pub fn kill(args: KillArgs, session: &Session) -> anyhow::Result<Exit> {
+    match args.signal.trim_start_matches("SIG") {
+        "KILL" | "9" => end(&args.containers, Duration::ZERO, session),
+        "TERM" | "15" => end(&args.containers, Duration::MAX, session),
+        other => Err(Unsupported::instead(format!("--signal={other}"), "KILL and TERM are")),
+    }
+}
+
+fn end(names: &[String], patience: Duration, session: &Session) -> anyhow::Result<Exit> {
+    session.enter_namespace()?;
+    let (state, cancel) = (session.state()?, session.cancel()?);
+    let mut out = Out::new();
+    for name in names {
+        containers::stop(state, name, patience, &cancel)?;
+        out.line(name)?;
+    }
+    out.finish()?;
+    Ok(Exit::Success)
 }
 
 pub fn logs(args: LogsArgs, session: &Session) -> anyhow::Result<Exit> {

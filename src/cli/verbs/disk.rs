@@ -105,6 +105,9 @@ pub fn prune(args: PruneArgs, session: &Session) -> anyhow::Result<Exit> {
     }
     let keep = Keep { newer_than, bytes: args.max_used_space, cache_mounts: !args.all, images: !args.all };
     let pruned = engine::prune(session.state()?, &keep)?;
+    if pruned.busy {
+        session.warn("another dockless builds or runs a container here; what is unpacked stays this time");
+    }
     let mut out = Out::new();
     pruned.removed.iter().try_for_each(|id| out.line(id))?;
     out.line(format!("Reclaimed: {}", bytes(pruned.bytes)))?;

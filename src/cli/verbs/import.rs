@@ -1,16 +1,15 @@
 //! `import`: a root file system as an image: a flat tar, or the forms that `export` writes.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
 use anyhow::Context as _;
 
 use crate::base::{Platform, Reference};
-use crate::cli::exit::{Exit, Unsupported, missing, usage};
+use crate::cli::changes;
+use crate::cli::exit::{Exit, Unsupported, missing};
 use crate::cli::session::{Out, Session};
 use crate::expand;
-use crate::frontend::{self, ImageConfigs, Input, ResolvedImage};
 use crate::image::config::RunConfig;
 use crate::image::{self, Image, ImageConfig};
 
@@ -56,7 +55,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         ));
     }
     let platform = args.platform.unwrap_or_else(Platform::host);
-    let config = config(&args.changes, platform, session)?;
+    let config = changes::of_nothing(&args.changes, platform, session)?;
     let message = args.message.unwrap_or_else(|| format!("Imported from {}", args.source));
     let store = session.images()?;
     let _pin = store.pin(&session.cancel()?)?;
@@ -140,56 +139,5 @@ fn changed(mut config: RunConfig, said: RunConfig) -> RunConfig {
         entrypoint: said.entrypoint.or(config.entrypoint),
         cmd: said.cmd.or(config.cmd),
         ..said
-    }
-}
-
-/// Instructions that only speak about the config.
-const ALLOWED: [&str; 11] = [
-    "CMD",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "HEALTHCHECK",
-    "LABEL",
-    "ONBUILD",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
-];
-
-/// The config that the changes make of an empty one: what a Dockerfile of them would have.
-fn config(changes: &[String], platform: Platform, session: &Session) -> anyhow::Result<ImageConfig> {
-    let empty = ImageConfig::new(platform.clone());
-    if changes.is_empty() {
-        return Ok(empty);
-    }
-    let mut words = BTreeMap::new();
-    for change in changes {
-        let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-        if !ALLOWED.contains(&word.as_str()) {
-            return Err(usage(format!("{word} is not a valid change command ({})", ALLOWED.join(", "))));
-        }
-        words.insert(word, change);
-    }
-    let mut input = Input::new("--change", format!("FROM scratch\n{}\n", changes.join("\n")), session.epoch()?);
-    input.platform = Some(platform);
-    let built = frontend::build(&input, &NoImages)?;
-    let mut run = built.config.config;
-    // A Dockerfile's scratch brings a PATH and a working directory; an imported image has what was said, no more.
-    if !words.get("ENV").is_some_and(|change| change.contains("PATH")) {
-        run.env.retain(|line| !line.starts_with("PATH="));
-    }
-    if !words.contains_key("WORKDIR") {
-        run.working_dir.clear();
-    }
-    Ok(ImageConfig { config: run, ..empty })
-}
-
-struct NoImages;
-
-impl ImageConfigs for NoImages {
-    fn resolve(&self, reference: &Reference, _platform: &Platform) -> anyhow::Result<ResolvedImage> {
-        anyhow::bail!("a change cannot name an image ({reference})")
     }
 }

@@ -8,6 +8,8 @@ use crate::cli::template::Template;
 use crate::engine::containers;
 use crate::image;
 
+use super::containers::state_word;
+
 /// Show what is known of images and containers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -72,7 +74,10 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
 fn look(name: &str, kind: Option<Kind>, session: &Session) -> anyhow::Result<Value> {
     if kind != Some(Kind::Image) {
         match containers::find(session.state()?, name) {
-            Ok(container) => return Ok(container_json(&container)),
+            Ok(container) => {
+                let running = containers::is_running(session.state()?, &container)?;
+                return Ok(container_json(&container, running));
+            }
             Err(error) if error.is::<containers::Error>() => {}
             Err(error) => return Err(error),
         }
@@ -92,7 +97,7 @@ fn look(name: &str, kind: Option<Kind>, session: &Session) -> anyhow::Result<Val
     }
 }
 
-fn container_json(container: &containers::Container) -> Value {
+fn container_json(container: &containers::Container, running: bool) -> Value {
     json!({
         "Id": container.id,
         "Name": format!("/{}", container.name),
@@ -101,8 +106,8 @@ fn container_json(container: &containers::Container) -> Value {
         "Args": container.args.get(1..).unwrap_or_default(),
         "Image": container.image_id,
         "State": {
-            "Status": if container.exit.is_some() { "exited" } else { "created" },
-            "Running": false,
+            "Status": state_word(container, running),
+            "Running": running,
             "ExitCode": container.exit.unwrap_or(0),
         },
         "Config": {"Image": container.image, "Labels": container.labels},

@@ -2,6 +2,7 @@
 
 pub mod bucket;
 pub mod build;
+pub mod commit;
 pub mod container;
 pub mod containers;
 pub mod cp;
@@ -27,3 +28,4 @@ pub mod tag;
 pub mod task;
 pub mod unpack;
 pub mod version;
+pub mod volumes;

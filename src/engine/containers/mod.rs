@@ -1,9 +1,11 @@
 //! Containers as `docker create`, `run`, `cp` and `rm` know them: a name, a root file system on an image, and what
-//! to start in it. They live in the state folder; nothing of them runs between commands.
+//! to start in it. They live in the state folder. One that runs is attended to by a process of ours, which holds its lock.
 
+mod commit;
 mod files;
 mod record;
 mod run;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,8 +22,10 @@ use crate::image::{Descriptor, Image};
 use crate::snapshot::Snapshot;
 use crate::store::FileLock;
 
+pub use commit::{Commit, commit, image_config};
 pub use files::{export, read_path, write_path};
 pub use run::start;
+pub use stop::stop;
 
 use record::{RunAs, Stored};
 
@@ -73,7 +77,7 @@ pub enum Volume {
     },
 }
 
-/// One container at rest.
+/// One container.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Container {
     /// 64 hex digits.
@@ -99,7 +103,7 @@ pub enum Error {
     Missing(String),
     #[error("container name {name:?} is already in use by container {id}")]
     Taken { name: String, id: String },
-    #[error("container name {0:?} is not valid, expected [a-zA-Z0-9][a-zA-Z0-9_.-]*")]
+    #[error("container name {0:?} is not valid, expected [a-zA-Z0-9][a-zA-Z0-9_.-]+")]
     Name(String),
     #[error("container {0} is running")]
     Running(String),
@@ -219,6 +223,13 @@ fn find_stored(state: &State, name: &str) -> anyhow::Result<Stored> {
 /// All, newest first.
 pub fn list(state: &State) -> anyhow::Result<Vec<Container>> {
     Ok(stored(state)?.into_iter().map(|stored| stored.container).collect())
+}
+
+/// Whether its process runs, or its files are being changed.
+pub fn is_running(state: &State, container: &Container) -> anyhow::Result<bool> {
+    let lock = state.containers_dir().join(&container.id).join("lock");
+    // A container that was removed meanwhile must not get a folder by being looked at.
+    Ok(lock.exists() && FileLock::try_exclusive(&lock)?.is_none())
 }
 
 fn stored(state: &State) -> anyhow::Result<Vec<Stored>> {

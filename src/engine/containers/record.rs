@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -121,8 +121,16 @@ impl Stored {
 
     /// Held while its files are changed or its process runs.
     pub fn lock(&self, state: &State) -> anyhow::Result<FileLock> {
-        let path = state.containers_dir().join(&self.container.id).join("lock");
-        FileLock::try_exclusive(&path)?.ok_or_else(|| Error::Running(self.container.name.clone()).into())
+        self.try_lock(state)?.ok_or_else(|| Error::Running(self.container.name.clone()).into())
+    }
+
+    /// None while somebody holds it.
+    pub fn try_lock(&self, state: &State) -> anyhow::Result<Option<FileLock>> {
+        Ok(FileLock::try_exclusive(&self.dir(state).join("lock"))?)
+    }
+
+    pub fn dir(&self, state: &State) -> PathBuf {
+        state.containers_dir().join(&self.container.id)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::record::{RunAs, Stored, set};
+use super::stop::Attended;
 use super::{State, Volume, find_stored};
 use crate::base::Cancel;
 use crate::exec::{Exit, Io, Mount, MountSource, Network, Process};
@@ -13,23 +14,37 @@ use crate::ops;
 use crate::snapshot::{self, Snapshot, Tree};
 use crate::store::FileLock;
 
+/// Docker's number for what went wrong before the container's own process ran.
+const SETUP_FAILED: i32 = 125;
+
 /// Runs its process to the end. The container stays.
 pub fn start(state: &State, container: &str, io: Io<'_>, cancel: &Cancel) -> anyhow::Result<Exit> {
     let found = find_stored(state, container)?;
     let _lock = found.lock(state)?;
+    let _attended = Attended::note(&found.dir(state))?;
     // Read again: it may have run and ended between the search and the lock.
     let mut stored = find_stored(state, &found.container.id)?;
+    let ended = attend(state, &mut stored, io, cancel);
+    stored.container.exit = Some(match &ended {
+        Ok(exit) => exit.code(),
+        // As a shell would say of what SIGTERM ended.
+        Err(_) if cancel.is_cancelled() => 128 + libc::SIGTERM,
+        Err(_) => SETUP_FAILED,
+    });
+    stored.write(&stored.dir(state))?;
+    ended
+}
+
+fn attend(state: &State, stored: &mut Stored, io: Io<'_>, cancel: &Cancel) -> anyhow::Result<Exit> {
     let snapshots = state.mountable()?;
-    let base = load(state, &stored)?;
+    let base = load(state, stored)?;
     let tree = snapshots.tree(&base);
-    let process = process(state, &stored, tree.as_ref(), cancel)?;
+    let process = process(state, stored, tree.as_ref(), cancel)?;
     let mut active = snapshots.prepare(&base)?;
     let rootfs = active.rootfs(cancel)?;
     let ended = state.executor()?.run(&rootfs, &process, io, cancel);
     // What it wrote is kept however it ended, as Docker keeps it.
     stored.snapshot = snapshots.save(&active.commit(&Cancel::new())?);
-    stored.container.exit = ended.as_ref().ok().map(|exit| exit.code());
-    stored.write(&state.containers_dir().join(&stored.container.id))?;
     Ok(ended?)
 }
 
