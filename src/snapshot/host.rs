@@ -220,7 +220,7 @@ mod tests {
             (Ownership::Real, empty(), None, (Kind::File { size: 0 }, 7, 8, 0o666), "a file like any other"),
             (
                 Ownership::Real,
-                self::found(Kind::File { size: 1 }, 0o600),
+                found(Kind::File { size: 1 }, 0o600),
                 Some(entry),
                 (Kind::File { size: 1 }, 7, 8, 0o600),
                 "only an empty file stands for a device",
