@@ -2,8 +2,8 @@
 
 mod cli;
 mod cli_build;
-mod cli_examples;
 mod cli_containers;
+mod cli_examples;
 mod cli_faces;
 mod cli_forms;
 mod cli_images;
