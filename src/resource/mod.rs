@@ -2,6 +2,7 @@
 //! `git_repo`, and what costs little of registry-image. Requests and answers are values; `cli` does the JSON on
 //! standard input and output.
 
+mod aliases;
 mod build;
 mod check;
 mod get;

@@ -38,8 +38,11 @@ pub struct Put {
     pub pull_repository: Option<String>,
     /// registry-image: a glob that means one archive or layout.
     pub image: Option<String>,
-    /// registry-image: the tag.
+    /// registry-image: the tag, to which the source's variant is added.
+    #[serde(deserialize_with = "text")]
     pub version: Option<String>,
+    /// registry-image: push the floating tags of `version` too.
+    pub bump_aliases: bool,
 
     pub dockerfile: Option<String>,
     pub load_base: Option<String>,
@@ -116,8 +119,8 @@ mod tests {
 
     #[test]
     fn unknown_params_are_refused_by_name() {
-        let error = serde_json::from_str::<Put>(r#"{"bump_aliases":true}"#).unwrap_err().to_string();
-        assert!(error.contains("unknown field `bump_aliases`"), "{error}");
+        let error = serde_json::from_str::<Put>(r#"{"bump_alias":true}"#).unwrap_err().to_string();
+        assert!(error.contains("unknown field `bump_alias`"), "{error}");
         let error = serde_json::from_str::<Get>(r#"{"format":"tar"}"#).unwrap_err().to_string();
         assert!(error.contains("unknown variant `tar`"), "{error}");
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::params::Put;
 use super::source::Source;
-use super::{Outcome, Version, World, build, fields, say, shown_id};
+use super::{Outcome, Version, World, aliases, build, fields, say, shown_id};
 use crate::base::patterns::glob;
 use crate::base::{Digest, Reference};
 use crate::engine::State;
@@ -23,7 +23,8 @@ pub fn put(source: &Source, params: &Put, sources: &Path, world: &World<'_>) -> 
     let _pin = state.images().pin(world.cancel)?;
     let putter = Putter { source, params, sources, state, world, name };
     let tag = putter.tag()?;
-    let additional = putter.additional_tags()?;
+    let mut additional = putter.additional_tags()?;
+    additional.extend(putter.aliases()?);
     let reference = putter.name.with_tag(&tag)?;
     let stored = putter.obtain(&reference)?;
     let pushed = putter.push(&stored, &reference)?;
@@ -42,8 +43,8 @@ pub fn put(source: &Source, params: &Put, sources: &Path, world: &World<'_>) -> 
         putter.push(&pushed, &reference)?;
     }
     let id = putter.state.images().load_for(&pushed, &source.platform())?.config_digest;
-    // registry-image names the tag with the digest, and its shape is what was asked for.
-    let tag = params.image.is_some().then_some(tag);
+    // registry-image names the tag with the digest, where its shape is what was asked for.
+    let tag = (params.image.is_some() || params.version.is_some()).then_some(tag);
     Ok(Outcome {
         version: Version { tag, digest: pushed.digest.to_string() },
         metadata: fields(&[("image", shown_id(&id))]),
@@ -65,7 +66,7 @@ impl Putter<'_> {
     fn tag(&self) -> anyhow::Result<String> {
         let Some(path) = self.params.tag_file() else {
             return Ok(match &self.params.version {
-                Some(version) if self.params.image.is_some() => version.clone(),
+                Some(version) => aliases::tag(version, self.source.variant.as_deref()),
                 _ => self.source.tag().to_owned(),
             });
         };
@@ -92,6 +93,21 @@ impl Putter<'_> {
             _ => "",
         };
         Ok(text.split_whitespace().map(|tag| format!("{prefix}{tag}")).collect())
+    }
+
+    /// The floating tags of the version, where they are wanted.
+    fn aliases(&self) -> anyhow::Result<Vec<String>> {
+        let version = match &self.params.version {
+            Some(version) if self.params.bump_aliases => version,
+            None if self.params.bump_aliases => bail!("bump_aliases needs version"),
+            _ => return Ok(Vec::new()),
+        };
+        let existing = match self.state.registry()?.tags(&self.name, self.world.cancel) {
+            Ok(tags) => tags,
+            Err(error) if error.is_not_found() => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        aliases::aliases(version, self.source.variant.as_deref(), &existing)
     }
 
     /// Gets the image into the store under its name, from the first place that the params name.

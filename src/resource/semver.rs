@@ -41,6 +41,16 @@ impl TagVersion {
     }
 }
 
+impl TagVersion {
+    pub fn numbers(&self) -> [u64; 3] {
+        self.numbers
+    }
+
+    pub fn is_pre_release(&self) -> bool {
+        self.pre_release.is_some()
+    }
+}
+
 impl Ord for TagVersion {
     fn cmp(&self, other: &Self) -> Ordering {
         self.numbers.cmp(&other.numbers).then_with(|| match (&self.pre_release, &other.pre_release) {

@@ -125,7 +125,8 @@ fn what_cannot_be_meant_is_refused_by_name() {
             "max_concurrent_uploads: \"many\" is not a number",
         ),
         (source(json!({ "git_repo": "x", "tag_regex": "y" })), json!({}), "exclude each other"),
-        (source(json!({})), json!({ "bump_aliases": true }), "unknown field `bump_aliases`"),
+        (source(json!({})), json!({ "bump_aliases": true }), "bump_aliases needs version"),
+        (source(json!({})), json!({ "bump_alias": true }), "unknown field `bump_alias`"),
         (source(json!({})), json!({ "build": "src", "ssh_identity": "no" }), "ssh_identity: no is not a file"),
         (source(json!({})), json!({ "build": "src", "labels_file": "no" }), "Failed to parse labels_file (no)"),
         (

@@ -175,6 +175,20 @@ fn files_are_loaded_and_imported() {
     assert_eq!(outcome.version.tag.as_deref(), Some("9"));
     assert_eq!(pull(&server.reference("out:9")).config_digest.to_string(), id.trim_end());
 
+    let source = json!({ "repository": format!("{}/slim", server.host()), "variant": "slim" });
+    for (version, expected) in [("1.2.3", "1.2.3-slim 1.2-slim 1-slim slim"), ("1.1.9", "1.1.9-slim 1.1-slim")] {
+        let params = json!({ "image": "o*/image", "version": version, "bump_aliases": true });
+        let outcome = place.put(json!({ "source": source, "params": params })).unwrap();
+        for tag in expected.split(' ') {
+            let digest = pull(&server.reference(&format!("slim:{tag}"))).manifest_descriptor.digest;
+            assert_eq!(digest.to_string(), outcome.version.digest);
+            assert!(place.log().contains(&format!("{tag}: digest: {digest} size: ")), "{tag}");
+        }
+    }
+    let mut tags = registry().tags(&server.reference("slim"), &Cancel::new()).unwrap();
+    tags.sort();
+    assert_eq!(tags, ["1-slim", "1.1-slim", "1.1.9-slim", "1.2-slim", "1.2.3-slim", "slim"]);
+
     let error = put(&place, &server, json!({})).unwrap_err();
     assert_eq!(error.to_string(), "must specify build, load, load_file, import_file, or pull_repository params");
     assert!(names(&place.path("out")).contains(&"image".to_owned()));

@@ -85,6 +85,8 @@ pub fn import(
     let found = match format {
         Format::Auto if source == "-" => Format::Tar,
         Format::Auto if path.is_dir() => Format::Rootfs,
+        // What can be read only once is not looked into.
+        Format::Auto if !path.is_file() => Format::Tar,
         Format::Auto if expand::is_rootfs_archive(&mut open(source, session)?)? => Format::RootfsTgz,
         Format::Auto => Format::Tar,
         given => given,
