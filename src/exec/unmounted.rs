@@ -123,10 +123,8 @@ impl Executor for Unmounted {
 
 impl Ground {
     fn furnish(&mut self, executor: &Unmounted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
-        if executor.chroot {
-            for target in ["/proc", "/sys"] {
-                self.placing.mark(Path::new(target), true).map_err(failed(format!("make {target}")))?;
-            }
+        for target in ["/proc", "/sys"] {
+            self.placing.mark(Path::new(target), true).map_err(failed(format!("make {target}")))?;
         }
         self.devices(executor.chroot).map_err(failed("make /dev"))?;
         let host = HostFiles { resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default() };
@@ -161,6 +159,7 @@ impl Ground {
         if chroot {
             return self.placing.place(from, Path::new(target));
         }
+        self.placing.mark(Path::new(target), from.is_dir())?;
         self.lead(target, Lead::Host(HostPath::from(from)), read_only);
         Ok(())
     }
@@ -206,10 +205,8 @@ impl Ground {
                 "it would have to be moved, and might be lost; --isolation=rewrite shows it where it is",
             )),
             MountSource::Bind(path) => {
-                if chroot {
-                    self.placing.mark(Path::new(target), false).map_err(failed(what()))?;
-                }
                 let path = fs::canonicalize(path).map_err(failed(what()))?;
+                self.placing.mark(Path::new(target), path.is_dir()).map_err(failed(what()))?;
                 self.lead(target, Lead::Host(HostPath::from(&path)), *read_only);
                 Ok(())
             }

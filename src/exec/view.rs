@@ -71,9 +71,10 @@ impl View {
 
 /// A file in memory with this content, owner and mode.
 pub fn memory_file(content: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<std::os::fd::OwnedFd> {
-    use std::io::Write;
+    use std::io::{Seek, Write};
     let mut file = std::fs::File::from(rustix::fs::memfd_create("file", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(content)?;
+    file.rewind()?;
     if owner != (0, 0) {
         // Where there is one id, the owner store says whose it is.
         match std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1)) {

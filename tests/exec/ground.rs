@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use dockless::base::Cancel;
@@ -52,7 +53,17 @@ impl Ground {
         self.layered(std::slice::from_ref(&self.base))
     }
 
+    /// Where nothing can be mounted, a copy.
     pub fn layered(&self, lower: &[PathBuf]) -> RootFs {
+        if !self.choice.overlay {
+            let root = self.fresh("root").join("root");
+            fs::create_dir(&root).unwrap();
+            for layer in lower.iter().rev() {
+                let source = layer.join(".");
+                assert!(Command::new("cp").arg("-a").arg(source).arg(&root).status().unwrap().success());
+            }
+            return RootFs::Directory(root);
+        }
         let layer = self.fresh("layer");
         let (upper, work) = (layer.join("upper"), layer.join("work"));
         fs::create_dir(&upper).unwrap();
@@ -63,6 +74,13 @@ impl Ground {
     /// A fresh directory of the state folder.
     pub fn fresh(&self, name: &str) -> PathBuf {
         tempfile::Builder::new().prefix(name).tempdir_in(self.dir.path()).unwrap().keep()
+    }
+
+    /// A directory of the state folder that a step may have for a while.
+    pub fn lent(&self, path: &str) -> PathBuf {
+        let path = self.dir.path().join(path);
+        fs::create_dir_all(&path).unwrap();
+        path
     }
 
     pub fn run(&self, root: &RootFs, process: &Process) -> Outcome {

@@ -6,6 +6,7 @@
 mod ground;
 mod places;
 mod suite;
+mod unmounted;
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! The places: as whoever started the test; and, from root, as an ordinary user with and without subordinate ids.
+//! The places: as whoever started the test; from root, as an ordinary user with and without subordinate ids; and those
+//! without mounts, by asking for an isolation that needs none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,15 @@ const NOBODY: &str = "65534";
 /// Runs the suite in every place; a place that cannot be made is skipped by name.
 pub fn run_all(args: &[String]) -> ExitCode {
     let mut failed = run("here", Command::new("/proc/self/exe"), args);
+    failed |= run("rewrite", Command::new("/proc/self/exe"), args);
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skip: places user, single: needs root to become somebody else");
+        eprintln!("skip: places chroot, rewrite-user, user, single: needs root to become somebody else");
         return code(failed);
     }
+    failed |= run("chroot", Command::new("/proc/self/exe"), args);
     let missing: Vec<_> = ["unshare", "setpriv"].into_iter().filter(|tool| which::which(tool).is_err()).collect();
     if !missing.is_empty() {
-        eprintln!("skip: places user, single: needs {missing:?}");
+        eprintln!("skip: places rewrite-user, user, single: needs {missing:?}");
         return code(failed);
     }
     let shared = Shared::new();
@@ -30,6 +33,7 @@ pub fn run_all(args: &[String]) -> ExitCode {
         false
     };
     failed |= run("single", shared.as_nobody(""), args);
+    failed |= run("rewrite-user", shared.as_nobody(""), args);
     code(failed)
 }
 

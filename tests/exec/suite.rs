@@ -13,8 +13,9 @@ use dockless::sys::RootFs;
 use rustix::thread::CapabilitySet;
 
 use crate::ground::{self, Ground, names, shell, upper};
+use crate::unmounted;
 
-type Case = (&'static str, fn(&Ground));
+pub type Case = (&'static str, fn(&Ground));
 
 const CASES: &[Case] = &[
     ("output comes whole, each stream by itself", output),
@@ -52,13 +53,14 @@ pub fn run(place: &str, args: &[String]) -> ExitCode {
         nix::unistd::getuid().as_raw(),
         nix::unistd::getgid().as_raw(),
     );
-    let entered = exec::enter(&env, Isolation::Auto).unwrap();
+    let wanted = isolation(place);
+    let entered = exec::enter(&env, wanted).unwrap();
     let dir = tempfile::Builder::new().prefix("dockless-exec-").tempdir_in(ground::disk()).unwrap();
     let report = exec::probe(dir.path(), exec::THIS_PROGRAM.as_ref()).unwrap();
     for check in &report.checks {
         println!("  {}: {}", check.trial, check.refusal.as_deref().unwrap_or("works"));
     }
-    let choice = match report.choose(Isolation::Auto) {
+    let choice = match report.choose(wanted) {
         Ok(choice) => choice,
         Err(error) => {
             eprintln!("skip: place {place}: {error}");
@@ -66,14 +68,16 @@ pub fn run(place: &str, args: &[String]) -> ExitCode {
         }
     };
     println!("  {entered:?}: {}", choice.reason);
-    if !choice.overlay {
+    let mounts = matches!(choice.isolation, Isolation::Ns | Isolation::Ns1);
+    if mounts && !choice.overlay {
         eprintln!("skip: place {place}: needs overlay mounts on {}", ground::disk().display());
         return ExitCode::SUCCESS;
     }
     let ground = Ground::new(dir, choice);
     let mut failed = 0;
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| name.contains(arg.as_str()));
-    for (name, case) in CASES.iter().filter(|(name, _)| wanted(name)) {
+    let cases = if mounts { CASES } else { unmounted::CASES };
+    for (name, case) in cases.iter().filter(|(name, _)| wanted(name)) {
         let started = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| case(&ground)));
         failed += i32::from(result.is_err());
@@ -82,7 +86,16 @@ pub fn run(place: &str, args: &[String]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn output(ground: &Ground) {
+/// What a place is there to show.
+fn isolation(place: &str) -> Isolation {
+    match place {
+        "chroot" => Isolation::Chroot,
+        "rewrite" | "rewrite-user" => Isolation::Rewrite,
+        _ => Isolation::Auto,
+    }
+}
+
+pub fn output(ground: &Ground) {
     let outcome = ground.run(&ground.root(), &shell("seq 1 200000; echo done >&2; printf '\\377no newline'"));
     let lines: Vec<_> = outcome.out.lines().collect();
     assert_eq!((lines.len(), lines[199_999]), (200_001, "200000"));
@@ -90,7 +103,7 @@ fn output(ground: &Ground) {
     assert_eq!(outcome.err, "done\n");
 }
 
-fn exits(ground: &Ground) {
+pub fn exits(ground: &Ground) {
     for (script, expected) in [
         ("exit 0", Exit::Code(0)),
         ("exit 7", Exit::Code(7)),
@@ -101,7 +114,7 @@ fn exits(ground: &Ground) {
     }
 }
 
-fn missing(ground: &Ground) {
+pub fn missing(ground: &Ground) {
     for program in ["nowhere", "/bin/nowhere"] {
         let process = Process { args: vec![program.into()], ..shell("") };
         match ground.run(&ground.root(), &process).result {
@@ -111,7 +124,7 @@ fn missing(ground: &Ground) {
     }
 }
 
-fn not_executable(ground: &Ground) {
+pub fn not_executable(ground: &Ground) {
     let process = Process { args: vec!["/etc/passwd".into()], ..shell("") };
     match ground.run(&ground.root(), &process).result {
         Err(Error::NotExecutable { path, source }) => {
@@ -244,7 +257,7 @@ fn secrets(ground: &Ground) {
     assert_eq!(names(upper(&root)), Vec::<String>::new());
 }
 
-fn users(ground: &Ground) {
+pub fn users(ground: &Ground) {
     let root = ground.root();
     ground
         .run(&root, &shell("mkdir /home/mine && chown 1000:1000 /home/mine && echo s >/root/s && chmod 600 /root/s"))
@@ -262,14 +275,15 @@ fn users(ground: &Ground) {
     let out = ground.run(&root, &process).success();
     let expected = "1000\n1000 27\n/home/app\n100\n200\n1000:1000\n";
     match ground.choice.isolation {
-        Isolation::Ns => assert_eq!(out, format!("{expected}refused\nrefused\n")),
-        _ => assert!(out.starts_with(expected), "{out}"),
+        // With one id nobody checks.
+        Isolation::Ns1 => assert!(out.starts_with(expected), "{out}"),
+        _ => assert_eq!(out, format!("{expected}refused\nrefused\n")),
     }
     let unknown = Process { ulimits: vec![("nothing".into(), 1, 1)], ..shell("true") };
     assert!(matches!(ground.run(&root, &unknown).result, Err(Error::Unsupported { .. })));
 }
 
-fn owners(ground: &Ground) {
+pub fn owners(ground: &Ground) {
     let script = "cd /home && touch a && chown 33:34 a && stat -c %u:%g a && mv a b && ln b c && chown 5 c && \
         stat -c %u:%g b && chmod 4755 b && chown :6 b && stat -c '%a %u:%g' b && ln -s b l && chown -h 7:8 l && \
         stat -c %u:%g l && stat -L -c %u:%g l && mkfifo p && chown 9:9 p && stat -c %u:%g p && mkdir d && \
@@ -296,7 +310,7 @@ fn owners_of_lower_layers(ground: &Ground) {
     assert_eq!(out, "40\n33\n41\n0\n");
 }
 
-fn setgid_directories(ground: &Ground) {
+pub fn setgid_directories(ground: &Ground) {
     let out = ground.shell(
         "cd /home && mkdir d && chown 0:50 d && chmod 2775 d && touch d/f && mkdir d/s && ln -s f d/l && \
          stat -c '%u:%g %a' d/f d/s && stat -c %u:%g d/l && echo x >d/g && stat -c %u:%g d/g",
@@ -304,7 +318,7 @@ fn setgid_directories(ground: &Ground) {
     assert_eq!(out, "0:50 644\n0:50 2755\n0:50\n0:50\n");
 }
 
-fn becoming_a_user(ground: &Ground) {
+pub fn becoming_a_user(ground: &Ground) {
     let out = ground.shell(
         "chmod 777 /tmp && su app -c 'id -u; id -G; cd /tmp && echo x >f && mkdir d && ln -s f l && \
          stat -c %u:%g f d l; chown 0 f 2>/dev/null || echo kept; chown 1000:1000 f && echo own; \
@@ -359,15 +373,15 @@ fn daemons(ground: &Ground) {
     assert_eq!(before, size(), "the daemon still writes");
 }
 
-fn cancelled(ground: &Ground) {
-    let cancel = Cancel::new();
+pub fn cancelled(ground: &Ground) {
+    let (root, cancel) = (ground.root(), Cancel::new());
     let raiser = cancel.clone();
     let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(400));
         raiser.cancel();
     });
     let started = Instant::now();
-    let outcome = ground.run_until(&ground.root(), &shell("echo started; sleep 60 & sleep 60"), &cancel);
+    let outcome = ground.run_until(&root, &shell("echo started; sleep 60 & sleep 60"), &cancel);
     thread.join().unwrap();
     assert!(matches!(outcome.result, Err(Error::Cancelled(_))), "{outcome:?}");
     assert_eq!(outcome.out, "started\n");
@@ -379,8 +393,13 @@ pub const VICTIM: &str = "DOCKLESS_TEST_VICTIM";
 
 pub fn victim(shared: PathBuf) -> ExitCode {
     let dir = tempfile::tempdir_in(&shared).unwrap();
-    let choice = exec::probe(dir.path(), exec::THIS_PROGRAM.as_ref()).unwrap().choose(Isolation::Auto).unwrap();
+    let wanted = isolation(&std::env::var(crate::places::VARIABLE).unwrap_or_default());
+    let choice = exec::probe(dir.path(), exec::THIS_PROGRAM.as_ref()).unwrap().choose(wanted).unwrap();
     let ground = Ground::new(dir, choice);
+    if matches!(wanted, Isolation::Chroot | Isolation::Rewrite) {
+        let _ = unmounted::victim(&ground);
+        return ExitCode::FAILURE;
+    }
     let mount = Mount { target: "/shared".into(), source: MountSource::Bind(shared), read_only: false };
     let script = "(setsid sh -c 'while :; do echo >>/shared/daemon; sleep 0.01; done' &); \
                   while :; do echo >>/shared/step; sleep 0.01; done";
@@ -406,15 +425,15 @@ fn killed(ground: &Ground) {
     assert_eq!(before, (size("daemon"), size("step")), "something still writes");
 }
 
-fn signals(ground: &Ground) {
-    let cancel = Cancel::new();
+pub fn signals(ground: &Ground) {
+    let (root, cancel) = (ground.root(), Cancel::new());
     let raiser = cancel.clone();
     let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(400));
         raiser.cancel();
     });
     let outcome = ground.run_until(
-        &ground.root(),
+        &root,
         &shell("trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.05; done"),
         &cancel,
     );
@@ -422,7 +441,7 @@ fn signals(ground: &Ground) {
     assert_eq!(outcome.out, "ready\ntold\n");
 }
 
-fn descriptors(ground: &Ground) {
+pub fn descriptors(ground: &Ground) {
     let open = fs::File::open("/etc/passwd").unwrap();
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
     let out = ground.shell("ls /proc/self/fd | tr '\\n' ' '; env | sort | tr '\\n' ' '");
@@ -455,7 +474,7 @@ fn directory(ground: &Ground) {
     assert_eq!(names(&dir), ["bin", "bin/sh", "made"]);
 }
 
-fn ten_steps(ground: &Ground) {
+pub fn ten_steps(ground: &Ground) {
     let root = ground.root();
     let mut times = BTreeMap::new();
     for _ in 0..10 {

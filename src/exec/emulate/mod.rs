@@ -21,6 +21,7 @@ mod rewrite;
 mod stat;
 mod stored;
 mod times;
+mod told;
 mod trial;
 
 use std::io;

@@ -173,6 +173,11 @@ impl<'a> Named<'a> {
         if creates && wanted.contains(OFlags::EXCL) {
             return self.create(&path, wanted, mode);
         }
+        if (wanted & OFlags::ACCMODE) == OFlags::RDONLY
+            && let Some(file) = self.told(&path)?
+        {
+            return Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)));
+        }
         if !self.names.own_root
             && let Err(error) = self.may_open(&path, wanted)
             && !(creates && error.kind() == io::ErrorKind::NotFound)
