@@ -54,6 +54,22 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
     Ok((Context::Directory(dir), source))
 }
 
+/// The context's words, where the Dockerfile is known already.
+pub fn with_dockerfile(
+    session: &Session,
+    context: &str,
+    source: DockerfileSource,
+) -> anyhow::Result<(Context, DockerfileSource)> {
+    if is_address(context) {
+        return Ok((Context::Remote(context.to_owned()), source));
+    }
+    let dir = session.absolute(context);
+    if !dir.is_dir() {
+        return Err(missing(format!("build context {} is not a folder", dir.display())));
+    }
+    Ok((Context::Directory(dir), source))
+}
+
 /// Docker's rule for what is an address rather than a path.
 fn is_address(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|start| text.starts_with(start))

@@ -1,6 +1,7 @@
 //! The only floor that prints. What was typed becomes a request, a request becomes work below, and what came out
 //! becomes lines, files and an exit code. Other tools' command lines (faces) end in the same requests.
 
+mod bake;
 mod call;
 mod changes;
 mod context;

@@ -140,6 +140,63 @@ fn a_dockerfile_is_asked_about_and_not_built() {
     assert_eq!(place.dockless("build --check .").ok(), "Check complete, no warnings found.\n");
 }
 
+const BAKE: &str = r#"{
+  "variable": {"TAG": {"default": "dev"}},
+  "group": {"default": {"targets": ["app"]}},
+  "target": {
+    "tools": {"dockerfile-inline": "FROM dockless.example/busybox:1\nRUN echo made > /made\n", "tags": ["tools:1"]},
+    "app": {
+      "context": "app", "tags": ["baked:${TAG}"], "args": {"FLAVOUR": "plain"},
+      "contexts": {"made": "target:tools"}
+    }
+  }
+}"#;
+
+#[test]
+fn a_bake_file_builds_its_targets() {
+    let Some(place) = Place::with_base("a_bake_file_builds_its_targets") else { return };
+    place.write("docker-bake.json", BAKE);
+    place.write(
+        "app/Dockerfile",
+        "FROM dockless.example/busybox:1\nARG FLAVOUR\nENV FLAVOUR=$FLAVOUR\nCOPY --from=made /made /made\n\
+         CMD [\"sh\", \"-c\", \"cat /made; echo $FLAVOUR\"]\n",
+    );
+    let printed = place.run("docker", ["buildx", "bake", "--print"]).ok();
+    let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(printed["target"]["app"]["tags"], serde_json::json!(["baked:dev"]));
+    assert_eq!(printed["target"]["tools"]["output"], serde_json::json!([{"type": "cacheonly"}]));
+
+    let mut command = place.command("docker");
+    command.args(["buildx", "bake", "--set", "app.args.FLAVOUR=fancy", "--metadata-file", "meta.json"]).env("TAG", "7");
+    crate::cli::ended(&mut command).ok();
+    assert_eq!(place.dockless("run --rm baked:7").ok(), "made\nfancy\n");
+    let meta: serde_json::Value = serde_json::from_str(&place.read("meta.json")).unwrap();
+    assert!(meta["app"]["containerimage.digest"].is_string(), "{meta}");
+    let images = place.dockless("images").ok();
+    assert!(!images.contains("tools") && !images.contains("<none>"), "what is only linked leaves no image: {images}");
+
+    // All of a group at once; then the same result is there under its own name too.
+    place.dockless("bake tools app --set *.platform= --set app.tags=again:1").fails_with(2);
+    place.dockless("bake tools app --set app.tags=again:1").ok();
+    assert_eq!(place.dockless("run --rm tools:1 cat /made").ok(), "made\n");
+    assert_eq!(place.dockless("run --rm again:1").ok(), "made\nplain\n");
+
+    place.write(
+        "compose.yaml",
+        "services:\n  web:\n    image: web:1\n    build:\n      context: app\n      \
+                                 additional_contexts: {made: 'service:t'}\n  t:\n    build: {dockerfile_inline: \"FROM \
+                                 dockless.example/busybox:1\\nRUN touch /made\"}\n",
+    );
+    place.dockless("bake -f compose.yaml web").ok();
+    assert_eq!(place.dockless("run --rm web:1 ls /made").ok(), "/made\n");
+    place.write("docker-bake.hcl", "target \"x\" {}\n");
+    let err = place.run("docker", ["buildx", "bake"]).fails_with(125);
+    assert!(
+        err.contains("docker-bake.hcl: it is HCL") && err.contains("hint: ") && err.contains("bake --print"),
+        "{err}"
+    );
+}
+
 #[test]
 fn warnings_are_told_when_a_build_is_over() {
     let Some(place) = Place::with_base("warnings_are_told_when_a_build_is_over") else { return };

@@ -7,7 +7,7 @@ use crate::cli::flags::ignored_flags;
 use crate::cli::session::{Out, Session};
 use crate::cli::verbs::inspect::Kind;
 use crate::cli::verbs::{
-    build, commit, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull, push,
+    bake, build, commit, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull, push,
     rmi, save, tag, version, volumes,
 };
 
@@ -42,6 +42,7 @@ ignored_flags!(
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     Build(Box<build::Args>),
+    Bake(Box<bake::Args>),
     Images(images::Args),
     Save(save::Args),
     Load(load::Args),
@@ -138,6 +139,8 @@ pub enum BuilderVerb {
 pub enum BuildxVerb {
     #[command(visible_alias = "b")]
     Build(Box<build::Args>),
+    #[command(visible_alias = "f")]
+    Bake(Box<bake::Args>),
     Du(disk::DuArgs),
     Prune(disk::PruneArgs),
     Version(version::VersionArgs),
@@ -196,6 +199,7 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
             build::run(*args, session)
         }
         Verb::Buildx(BuildxVerb::Build(args)) => build::run(*args, session),
+        Verb::Bake(args) | Verb::Buildx(BuildxVerb::Bake(args)) => bake::run(*args, session),
         Verb::Images(args) | Verb::Image(ImageVerb::Ls(args)) => images::run(args, session),
         Verb::Save(args) | Verb::Image(ImageVerb::Save(args)) => save::run(args, session),
         Verb::Load(args) | Verb::Image(ImageVerb::Load(args)) => load::run(args, session),

@@ -88,6 +88,7 @@ Usage: dockless [OPTIONS] COMMAND [ARGS]
 The main job
   task        run the project's own build (default: make release), lay out every image that it made
   build       build an image from a Dockerfile
+  bake        build the targets of a bake or compose file
   expand      lay out one image: image.tar, digest, root file system, picked files
 
 Images, with no registry

@@ -119,6 +119,9 @@ pub struct Args {
     squash: bool,
     #[command(flatten)]
     ignored: Ignored,
+    /// The Dockerfile itself, from a bake file.
+    #[arg(skip)]
+    pub inline_dockerfile: Option<String>,
 }
 
 ignored_flags!(
@@ -185,7 +188,13 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
 
 fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Result<Build> {
     let env = &session.env;
-    let (context, dockerfile) = context::resolve(session, &args.context, args.file.as_deref())?;
+    let (context, dockerfile) = match &args.inline_dockerfile {
+        Some(text) => {
+            let source = DockerfileSource::Text { name: "inline".to_owned(), text: text.clone() };
+            context::with_dockerfile(session, &args.context, source)?
+        }
+        None => context::resolve(session, &args.context, args.file.as_deref())?,
+    };
     let build_args = build_args(&args.build_args, session);
     let mut epoch = session.epoch()?;
     if let Some(text) = build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) {

@@ -1,5 +1,6 @@
 //! One file a verb: what is typed, what it means, what is printed.
 
+pub mod bake;
 pub mod bucket;
 pub mod build;
 pub mod commit;
