@@ -2,6 +2,7 @@
 #
 #   make demo     the main job on a small monorepo, from nothing, with no daemon and no registry
 #   make test     every test; installs what is missing
+#   make test-shapes  Dockerfiles as people write them, built with the network and run; for every night
 #   make release  the task image, built by dockless and laid out in release/
 
 DOCKER     ?= docker
@@ -19,7 +20,7 @@ TEST_ARGS  ?=
 HOST       := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY     := target/$(HOST)/release/dockless
 
-.PHONY: all binary docker test release clean fly-execute demo lint bench
+.PHONY: all binary docker test test-shapes release clean fly-execute demo lint bench
 
 all: docker
 
@@ -33,6 +34,9 @@ docker: binary
 test:
 	ci/setup
 	$(CARGO) test --locked --no-fail-fast -- $(TEST_ARGS)
+
+test-shapes: binary
+	ci/shapes target/dockless
 
 release: binary
 	target/dockless task --rootfs --output release -- $(MAKE) docker
@@ -52,7 +56,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	ci/deps
-	shellcheck ci/setup ci/s3-server ci/bases ci/demo ci/deps ci/skips .ci/run
+	shellcheck ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips .ci/run
 
 bench:
 	$(MAKE) binary

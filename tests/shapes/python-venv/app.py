@@ -1,0 +1,4 @@
+import click
+import six
+
+click.echo("%s %s" % (click.__name__, six.text_type("works")))
