@@ -7,7 +7,7 @@ use annotate_snippets::Renderer;
 use dockless::base::{Digest, Epoch, Platform, Reference};
 use dockless::frontend::{self, ImageConfigs, Input, ResolvedImage};
 use dockless::image::config::ImageConfig;
-use dockless::llb::{Graph, print};
+use dockless::llb::{Graph, pb, print};
 use proptest::prelude::*;
 
 /// Every image exists, and one in three brings triggers.
@@ -22,6 +22,10 @@ impl ImageConfigs for Anything {
             config.config.on_build = vec!["COPY --from=b . /".to_owned(), "RUN <<E\nx\nE".to_owned()];
         }
         Ok(ResolvedImage { reference: reference.with_digest(digest), config })
+    }
+
+    fn source_date(&self, _: &pb::Definition) -> anyhow::Result<Option<i64>> {
+        Ok(Some(86400))
     }
 }
 

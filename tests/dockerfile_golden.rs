@@ -10,7 +10,7 @@ use annotate_snippets::Renderer;
 use dockless::base::{Digest, Epoch, Platform, Reference};
 use dockless::frontend::{self, Answer, Checked, ImageConfigs, Input, NamedContext, NoCache, Question, ResolvedImage};
 use dockless::image::config::ImageConfig;
-use dockless::llb::{Graph, print};
+use dockless::llb::{Graph, pb, print};
 
 /// What `input.json` may hold.
 #[derive(Default, serde::Deserialize)]
@@ -27,11 +27,14 @@ struct Given {
     main_context: Option<String>,
     /// `check`, `outline` or `targets`: what is said of the file (`answer.txt`) instead of what it makes.
     call: Option<String>,
+    /// When sources were last changed.
+    source_date: Option<i64>,
     /// Base images beside the usual ones: name to config.
     images: BTreeMap<String, serde_json::Value>,
 }
 
-struct Images(BTreeMap<String, serde_json::Value>);
+/// Images by name, and the date of whatever is fetched.
+struct Images(BTreeMap<String, serde_json::Value>, Option<i64>);
 
 impl ImageConfigs for Images {
     fn resolve(&self, reference: &Reference, platform: &Platform) -> anyhow::Result<ResolvedImage> {
@@ -58,6 +61,10 @@ impl ImageConfigs for Images {
         config["architecture"] = config.get("architecture").cloned().unwrap_or_else(|| platform.arch.clone().into());
         let config = ImageConfig::parse(config.to_string().as_bytes())?;
         Ok(ResolvedImage { reference: reference.with_digest(Digest::of(familiar)), config })
+    }
+
+    fn source_date(&self, _: &pb::Definition) -> anyhow::Result<Option<i64>> {
+        Ok(self.1)
     }
 }
 
@@ -123,7 +130,7 @@ fn outcome(dir: &Path) -> BTreeMap<&'static str, String> {
         Ok(text) => serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", dir.display())),
         Err(_) => Given::default(),
     };
-    let images = Images(given.images.clone());
+    let images = Images(given.images.clone(), given.source_date);
     let mut files = BTreeMap::new();
     if let Some(call) = &given.call {
         return answer(call, &input(dir, &given), &images);

@@ -123,6 +123,12 @@ impl Session {
         Epoch::capture(&self.env).map_err(|error| usage(error.to_string()))
     }
 
+    /// Now, whatever date the environment pins.
+    pub fn unpinned_epoch(&self) -> anyhow::Result<Epoch> {
+        let env = self.env.clone().with("SOURCE_DATE_EPOCH", "");
+        Epoch::capture(&env).map_err(|error| usage(error.to_string()))
+    }
+
     /// Raised by the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
     pub fn cancel(&self) -> anyhow::Result<Cancel> {
         if let Some(cancel) = self.cancel.get() {

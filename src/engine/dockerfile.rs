@@ -53,13 +53,20 @@ pub fn prepare(
     };
     let mut source = &plan.dockerfile;
     let fetched;
+    let mut date = None;
     let (main, remote) = match &plan.context {
         Context::Directory(dir) => (Files::Directory(dir.clone()), None),
-        Context::Unpacked(dir) => (Files::Directory(dir.path().to_owned()), None),
+        Context::Unpacked(dir) => {
+            date = newest(dir.path())?;
+            (Files::Directory(dir.path().to_owned()), None)
+        }
         Context::Empty => (Files::Directory(empty()?), None),
         Context::Remote(address) => match remote::fetch(state, request, plan, address, &mut empty, solve)? {
             Fetched::Repository(tree) => (Files::Tree(tree), Some(NamedContext::Url(address.clone()))),
-            Fetched::Archive(dir) => (Files::Directory(dir), None),
+            Fetched::Archive(dir, modified) => {
+                date = modified.map_or_else(|| newest(&dir), |date| Ok(Some(date)))?;
+                (Files::Directory(dir), None)
+            }
             Fetched::Dockerfile(text) => {
                 fetched = DockerfileSource::Text { name: "Dockerfile".to_owned(), text };
                 source = &fetched;
@@ -81,6 +88,7 @@ pub fn prepare(
         locals.insert(CONTEXT.to_owned(), dir);
     }
     input.main_context = remote;
+    input.context_date = date;
     input.ignore = ignore;
     input.target.clone_from(&plan.target);
     input.build_args.clone_from(&plan.build_args);
@@ -112,6 +120,25 @@ pub fn prepare(
     input.ulimits = plan.ulimits.iter().map(|(name, soft, hard)| (name.clone(), limit(*soft), limit(*hard))).collect();
     input.shm_size = plan.shm_size;
     Ok(Prepared { input, platforms, locals, _tmp: tmp })
+}
+
+/// The time of the newest file that an archive held.
+fn newest(dir: &Path) -> io::Result<Option<i64>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut newest = None;
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else if meta.is_file() {
+                newest = newest.max(Some(meta.mtime()));
+            }
+        }
+    }
+    Ok(newest)
 }
 
 /// Where the Dockerfile and its ignore file are read from.

@@ -14,7 +14,7 @@ use crate::frontend::{self, Answer, Question};
 use crate::image::ImageConfig;
 use crate::llb::{self, pb};
 use crate::ops::{self, Ref, Request, SnapshotResults};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Tree};
 use crate::solver::Solver;
 
 /// The in-process engine on one state folder.
@@ -44,23 +44,28 @@ impl LocalEngine {
         let Plan::Dockerfile(plan) = &request.plan else { bail!("only a Dockerfile can be asked about") };
         let _pin = self.state.images().pin(&request.cancel)?;
         let prepared = self.prepare(request, plan)?;
-        let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel);
+        let solve = |definition| self.files(request, &definition);
+        let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel).fetching(&solve);
         Ok(frontend::ask(question, &prepared.input, &resolver)?)
     }
 
     fn prepare(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<Prepared> {
-        dockerfile::prepare(&self.state, request, plan, &|definition| {
-            let definition = llb::Graph::decode(&definition)?;
-            let resources = Arc::new(self.resources(request));
-            let result = self.solve_graph(&resources, &definition, request)?;
-            resources.tree(&result)
-        })
+        dockerfile::prepare(&self.state, request, plan, &|definition| self.files(request, &definition))
+    }
+
+    /// What a definition of sources fetches.
+    fn files(&self, request: &SolveRequest, definition: &pb::Definition) -> anyhow::Result<Arc<dyn Tree>> {
+        let definition = llb::Graph::decode(definition)?;
+        let resources = Arc::new(self.resources(request));
+        let result = self.solve_graph(&resources, &definition, request)?;
+        resources.tree(&result)
     }
 
     fn dockerfile(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<SolveOutcome> {
         // Holds the temporary directories of the contexts until everything is exported.
         let prepared = self.prepare(request, plan)?;
-        let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel);
+        let solve = |definition| self.files(request, &definition);
+        let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel).fetching(&solve);
         let mut inputs = vec![prepared.input];
         for platform in prepared.platforms.iter().skip(1) {
             inputs.push(frontend::Input { platform: Some(platform.clone()), ..inputs[0].clone() });

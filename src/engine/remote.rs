@@ -21,7 +21,8 @@ use crate::sys::Root;
 pub enum Fetched {
     /// It is a source of its own in the graph; the tree is for reading the Dockerfile.
     Repository(Arc<dyn Tree>),
-    Archive(PathBuf),
+    /// With the date that the server gives it.
+    Archive(PathBuf, Option<i64>),
     Dockerfile(String),
 }
 
@@ -37,7 +38,7 @@ pub fn fetch(
     if let Some(definition) = frontend::git_context(address, &plan.build_args)? {
         return solve(definition).map(Fetched::Repository);
     }
-    let mut file = download(state, request, address, "context")?;
+    let (mut file, modified) = download(state, request, address, "context")?;
     let mut head = Vec::new();
     (&mut file).take(HEAD).read_to_end(&mut head)?;
     file.rewind()?;
@@ -48,22 +49,23 @@ pub fn fetch(
     }
     let dir = empty()?;
     unpack(file, &dir, &request.cancel).with_context(|| format!("unpack {address}"))?;
-    Ok(Fetched::Archive(dir))
+    Ok(Fetched::Archive(dir, modified))
 }
 
 /// The Dockerfile at an address (`-f https://…`).
 pub fn dockerfile(state: &State, request: &SolveRequest, address: &str) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
-    download(state, request, address, "Dockerfile")?.take(MAX_DOCKERFILE).read_to_end(&mut text)?;
+    download(state, request, address, "Dockerfile")?.0.take(MAX_DOCKERFILE).read_to_end(&mut text)?;
     Ok(text)
 }
 
-fn download(state: &State, request: &SolveRequest, address: &str, what: &str) -> anyhow::Result<File> {
+fn download(state: &State, request: &SolveRequest, address: &str, what: &str) -> anyhow::Result<(File, Option<i64>)> {
     let http = HttpRequest { url: address.to_owned(), ..HttpRequest::default() };
     let fetched = request.progress.step(&format!("[internal] load remote build {what} {address}"), |step| {
         http::fetch(&http, &state.source_cache("http"), Machine::env(state), step, &request.cancel)
     })?;
-    File::open(&fetched.path).with_context(|| format!("open {}", fetched.path.display()))
+    let file = File::open(&fetched.path).with_context(|| format!("open {}", fetched.path.display()))?;
+    Ok((file, fetched.modified))
 }
 
 /// Where the mark of a tar is found.

@@ -1,13 +1,18 @@
 //! What the frontend asks of base images: looked for in the local store first, then in the registry.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::io::BufReader;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 
 use super::State;
 use crate::base::{Cancel, Platform, Progress, Reference};
 use crate::frontend::{ImageConfigs, ResolvedImage};
+use crate::layer;
+use crate::llb::pb;
+use crate::snapshot::{FileData, Tree, walk};
+use crate::sys::Kind;
 
 /// One build's answers: an image that is asked for twice is the same image, even when its tag moves meanwhile.
 pub struct Resolver<'a> {
@@ -16,12 +21,21 @@ pub struct Resolver<'a> {
     pull: bool,
     progress: &'a Progress,
     cancel: &'a Cancel,
+    solve: Option<&'a Solve<'a>>,
     answers: Mutex<HashMap<(Reference, Platform), ResolvedImage>>,
 }
 
+/// Gives the files of a definition.
+pub type Solve<'a> = dyn Fn(pb::Definition) -> anyhow::Result<Arc<dyn Tree>> + Sync + 'a;
+
 impl<'a> Resolver<'a> {
     pub fn new(state: &'a State, pull: bool, progress: &'a Progress, cancel: &'a Cancel) -> Self {
-        Self { state, pull, progress, cancel, answers: Mutex::default() }
+        Self { state, pull, progress, cancel, solve: None, answers: Mutex::default() }
+    }
+
+    /// With a way to look at what other sources fetch.
+    pub fn fetching(self, solve: &'a Solve<'a>) -> Self {
+        Self { solve: Some(solve), ..self }
     }
 
     fn local(&self, reference: &Reference, platform: &Platform) -> anyhow::Result<Option<ResolvedImage>> {
@@ -71,4 +85,37 @@ impl ImageConfigs for Resolver<'_> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(key, answer.clone());
         Ok(answer)
     }
+
+    fn source_date(&self, source: &pb::Definition) -> anyhow::Result<Option<i64>> {
+        let Some(solve) = self.solve else { return Ok(None) };
+        let tree = solve(source.clone())?;
+        let mut newest = None;
+        let mut files = Vec::new();
+        walk(tree.as_ref(), self.cancel, &mut |entry, _| {
+            if let Kind::File { .. } = entry.kind {
+                newest = newest.max(Some(entry.meta.mtime.seconds));
+                files.push(entry.path);
+            }
+            Ok(())
+        })?;
+        match (&files[..], newest) {
+            // What a server gives no date is from the beginning of time; an archive knows more.
+            ([file], Some(0)) => Ok(newest_in_archive(tree.open(file)?)),
+            _ => Ok(newest),
+        }
+    }
+}
+
+/// The time of the newest file; none where it is no archive.
+fn newest_in_archive(archive: FileData) -> Option<i64> {
+    let mut plain = layer::decompress_any(BufReader::new(archive)).ok()?;
+    let mut newest = None;
+    layer::tar::read(&mut plain, &mut |entry, _| {
+        if let Kind::File { .. } = entry.kind {
+            newest = newest.max(Some(entry.meta.mtime.seconds));
+        }
+        Ok(())
+    })
+    .ok()?;
+    newest
 }

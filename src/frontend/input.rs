@@ -31,6 +31,8 @@ pub struct Input {
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// Replaces the `context` directory: a build from a git repository or an archive at an address.
     pub main_context: Option<NamedContext>,
+    /// When the `context` directory is from, where that is known: an archive's newest file.
+    pub context_date: Option<i64>,
     pub no_cache: NoCache,
     /// The network of steps that do not say one themselves.
     pub network: pb::NetMode,
@@ -62,6 +64,7 @@ impl Input {
             multi_platform: false,
             named_contexts: BTreeMap::new(),
             main_context: None,
+            context_date: None,
             no_cache: NoCache::default(),
             network: pb::NetMode::Unset,
             hostname: None,

@@ -34,6 +34,12 @@ pub use input::{Built, Checked, Input, NamedContext, Needed, NoCache, Outline, P
 pub trait ImageConfigs: Sync {
     /// The pinned reference and config of an image. Looks locally first, then asks the registry.
     fn resolve(&self, reference: &Reference, platform: &Platform) -> anyhow::Result<ResolvedImage>;
+
+    /// When what a source fetches was last changed: a commit, a file on the web, an archive's newest file. None where
+    /// nothing tells, and for those who fetch nothing.
+    fn source_date(&self, _source: &pb::Definition) -> anyhow::Result<Option<i64>> {
+        Ok(None)
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ mod bases;
 mod config;
 mod contexts;
 mod copy;
+mod epoch;
 mod expose;
 mod outline;
 mod run;
@@ -27,8 +28,6 @@ use crate::llb::build::SourceFile;
 use crate::llb::{Builder, pb};
 pub use contexts::git_draft;
 use stage::StageState;
-
-const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Variables may not grow to more text than this in one build.
 const MAX_EXPANDED: usize = 256 << 20;
@@ -159,7 +158,7 @@ fn start<'a>(
 fn given(input: &Input) -> BTreeMap<String, String> {
     let mut given = input.build_args.clone();
     if let Some(date) = input.epoch.source_date() {
-        given.entry(SOURCE_DATE_EPOCH.to_owned()).or_insert_with(|| date.to_string());
+        given.entry(epoch::ARGUMENT.to_owned()).or_insert_with(|| date.to_string());
     }
     given
 }
@@ -252,7 +251,7 @@ impl<'a> Planner<'a> {
         planner.declared = planner.globals.names().map(str::to_owned).collect();
         let names = file.arguments.iter().flat_map(|a| &a.pairs).map(|a| a.name.clone());
         planner.declared.extend(names);
-        planner.pin_epoch()?;
+        planner.pin_epoch(&file.stages)?;
         Ok(planner)
     }
 
@@ -337,18 +336,6 @@ impl<'a> Planner<'a> {
                 });
             }
         }
-    }
-
-    /// `SOURCE_DATE_EPOCH` as a build argument or as a global one beats what the caller pinned.
-    fn pin_epoch(&mut self) -> Result<()> {
-        let given = self.given.get(SOURCE_DATE_EPOCH).map(String::as_str);
-        let value = given.or_else(|| self.globals.get(SOURCE_DATE_EPOCH));
-        let Some(value) = value.filter(|v| !v.is_empty()) else { return Ok(()) };
-        let seconds = value.parse().map_err(|_| {
-            Error::new(format!("invalid SOURCE_DATE_EPOCH: {value}: expected whole seconds since 1970"))
-        })?;
-        self.epoch = Some(seconds);
-        Ok(())
     }
 
     fn created(&self) -> Option<String> {

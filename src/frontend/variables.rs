@@ -33,6 +33,12 @@ impl Variables {
         self.slots.push(Some((name.to_owned(), value.into())));
     }
 
+    pub fn remove(&mut self, name: &str) {
+        if let Some(slot) = self.index.remove(name) {
+            self.slots[slot] = None;
+        }
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
         let slot = *self.index.get(name)?;
         self.slots[slot].as_ref().map(|(_, value)| value.as_str())
@@ -70,5 +76,7 @@ mod tests {
         }
         assert_eq!(variables.to_env(), ["b=2", "a=3", "c=99"]);
         assert_eq!((variables.get("b"), variables.get("c")), (Some("2"), Some("99")));
+        variables.remove("a");
+        assert_eq!(variables.to_env(), ["b=2", "c=99"]);
     }
 }

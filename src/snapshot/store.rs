@@ -16,7 +16,7 @@
 //! To a process for which they would mean something else (in another user namespace, or with owners kept elsewhere)
 //! the folder is as good as empty: it has one of its own beside, whose name ends with its meaning.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -352,7 +352,13 @@ impl Inner {
     pub fn write_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).at(dir)?;
-        let temp = tempfile::NamedTempFile::new_in(self.dir.join("active")).at(path)?;
+        let active = self.dir.join("active");
+        // As a workplace is: locked before anybody can take it for what a dead process left.
+        let gate = File::open(&active).at(&active)?;
+        gate.lock_shared().at(&active)?;
+        let temp = tempfile::NamedTempFile::new_in(&active).at(path)?;
+        temp.as_file().lock().at(path)?;
+        drop(gate);
         fs::write(temp.path(), bytes).at(temp.path())?;
         temp.persist(path).map_err(|error| error.error).at(path)?;
         Ok(())

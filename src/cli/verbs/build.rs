@@ -196,13 +196,12 @@ fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Resul
         None => context::resolve(session, &args.context, args.file.as_deref())?,
     };
     let build_args = build_args(&args.build_args, session);
-    let mut epoch = session.epoch()?;
-    if let Some(text) = build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) {
-        match text.parse() {
-            Ok(seconds) => epoch = epoch.pinned(seconds),
-            Err(_) => return Err(usage(format!("SOURCE_DATE_EPOCH is {text:?}, expected whole seconds since 1970"))),
-        }
-    }
+    let epoch = match build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()).map(|text| text.parse()) {
+        None => session.epoch()?,
+        Some(Ok(seconds)) => session.unpinned_epoch()?.pinned(seconds),
+        // The name of something: the frontend knows what has a date.
+        Some(Err(_)) => session.unpinned_epoch()?,
+    };
     let exports = exports(&args, &tags, session)?;
     let mut named_contexts = BTreeMap::new();
     for (name, value) in args.build_contexts {

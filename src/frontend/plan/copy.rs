@@ -261,7 +261,7 @@ fn has_wildcard(path: &str) -> bool {
     false
 }
 
-fn is_http(path: &str) -> bool {
+pub fn is_http(path: &str) -> bool {
     path.starts_with("http://") || path.starts_with("https://")
 }
 
