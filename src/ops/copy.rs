@@ -115,6 +115,8 @@ impl Copy<'_> {
 
     fn new_dir_mode(&self) -> u32 {
         match self.action.mode {
+            // Letters change what the source has, and a folder that is made here has no source.
+            _ if !self.action.mode_str.is_empty() => PARENT_MODE,
             -1 => PARENT_MODE,
             mode => mode.cast_unsigned() & 0o777,
         }

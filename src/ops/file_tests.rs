@@ -194,6 +194,13 @@ fn copies_go_where_buildkit_puts_them() {
             |c| c.mode = 0o700,
             &["+/n 700 dir", "+/n/b.go 700 file \"b\"", "+/n/c.txt 700 file \"c\""],
         ),
+        (
+            "a symbolic mode spares folders that have no source",
+            "/d/sub",
+            "/n",
+            |c| (c.mode, c.mode_str) = (0, "go=".into()),
+            &["+/n 755 dir", "+/n/b.go 600 file \"b\"", "+/n/c.txt 600 file \"c\""],
+        ),
         ("a symbolic mode", "/x", "/app/", |c| c.mode_str = "g-rx,o=".into(), &["+/app/x 700 file \"x\""]),
         (
             "included only",

@@ -37,6 +37,14 @@ pub fn follow(root: &Root, paths: &[String]) -> io::Result<Option<BTreeSet<PathB
                 todo.push_back((up, parts.as_path().to_owned()));
                 continue;
             }
+            // Any depth: all from here on may be meant.
+            Some(Component::Normal(name)) if name.as_bytes().windows(2).any(|two| two == b"**") => {
+                if at.as_os_str().is_empty() {
+                    return Ok(None);
+                }
+                found.insert(at);
+                continue;
+            }
             Some(Component::Normal(name)) => (at, name),
             Some(_) => {
                 todo.push_back((at, parts.as_path().to_owned()));

@@ -109,6 +109,7 @@ fn patterns_decide_what_is_in_it() {
         (&[], &[], &["m"], &["l", "m", "src/", "src/deep/", "src/deep/x.c"]),
         (&[], &[], &["abs/*.md"], &["abs", "docs/", "docs/README.md", "docs/a.md"]),
         (&[], &["docs/a.md"], &["/docs"], &["docs/", "docs/README.md"]),
+        (&[], &[], &["docs/**/*.md"], &["docs/", "docs/README.md", "docs/a.md"]),
         (&[], &[], &["dead", "loop", "none"], &["dead", "loop"]),
         (&[], &[], &["../../src/main.c"], &["src/", "src/main.c"]),
         (&["docs/a.md"], &[], &["src/main.c"], &["docs/", "docs/a.md", "src/", "src/main.c"]),
@@ -118,6 +119,7 @@ fn patterns_decide_what_is_in_it() {
         assert_eq!(files(&context), *expected, "include {include:?} exclude {exclude:?} follow {follow:?}");
     }
     assert_eq!(files(&place.open(&[], &[], &["src", "."])).len(), 20, "a dot is everything");
+    assert_eq!(files(&place.open(&[], &[], &["**/x.c"])).len(), 20, "so is any depth");
 }
 
 #[test]
