@@ -39,7 +39,13 @@ pub struct Args {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = flags::key_value)]
     labels: Vec<(String, String)>,
     /// What to build for, such as linux/arm64; several joined by commas
-    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
+    #[arg(
+        long = "platform",
+        value_name = "OS/ARCH",
+        value_delimiter = ',',
+        env = "DOCKER_DEFAULT_PLATFORM",
+        hide_env = true
+    )]
     platforms: Vec<Platform>,
     /// What to make of the result: DIR, -, or type=image|docker|oci|tar|local|registry[,dest=…]
     #[arg(short, long = "output", value_name = "SPEC")]
