@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use annotate_snippets::Renderer;
+use dockless::base::patterns::Matcher;
 use dockless::base::{Digest, Epoch, Platform, Reference};
-use dockless::frontend::{self, ImageConfigs, Input, ResolvedImage};
+use dockless::frontend::{self, ImageConfigs, Input, Question, ResolvedImage};
 use dockless::image::config::ImageConfig;
 use dockless::llb::{Graph, pb, print};
 use proptest::prelude::*;
@@ -58,8 +59,11 @@ fn check(text: &[u8]) {
             built.warnings.iter().for_each(|w| drop(w.render(&Renderer::styled())));
         }
     }
-    let _ = frontend::check(&input, &Anything);
-    let _ = frontend::targets(&input);
+    for question in [Question::Check, Question::Outline, Question::Targets] {
+        if let Ok(answer) = frontend::ask(question, &input, &Anything) {
+            let _ = (answer.text(), answer.json().to_string());
+        }
+    }
     assert!(started.elapsed() < LIMIT, "{:?} for {:?}", started.elapsed(), String::from_utf8_lossy(text));
 }
 
@@ -178,6 +182,21 @@ proptest! {
     #[test]
     fn any_bytes(text in prop::collection::vec(any::<u8>(), 0..400)) {
         check(&text);
+    }
+
+    #[test]
+    fn ignore_files(
+        lines in prop::collection::vec("!?[ab*?/.\\[\\]\\\\^# é-]{0,12}", 0..8),
+        path in "[ab./é-]{0,20}",
+    ) {
+        let patterns = frontend::ignore::parse(&lines.join("\n"));
+        // A pattern that is none is an error, never worse.
+        if let Ok(matcher) = Matcher::new(&patterns) {
+            let whole = matcher.matches(&path);
+            let again = matcher.matches(&path);
+            prop_assert_eq!(whole.ok(), again.ok());
+            let _ = matcher.decisive(&path);
+        }
     }
 
     #[test]

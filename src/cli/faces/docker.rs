@@ -7,8 +7,8 @@ use crate::cli::flags::ignored_flags;
 use crate::cli::session::{Out, Session};
 use crate::cli::verbs::inspect::Kind;
 use crate::cli::verbs::{
-    bake, build, commit, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull, push,
-    rmi, save, tag, version, volumes,
+    bake, build, commit, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull,
+    push, rmi, save, tag, version, volumes,
 };
 
 /// docker without a daemon: dockless.

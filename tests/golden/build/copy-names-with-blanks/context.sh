@@ -1,0 +1,3 @@
+echo 1 > 'a b'
+echo 2 > 'c  d'
+echo 3 > 'grün'
