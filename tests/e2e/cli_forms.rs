@@ -130,6 +130,9 @@ fn a_work_tree_may_be_edited_but_not_lose_what_it_had() {
     place.dockless("export --format=rootfs-git app.tar repository").ok();
     assert!(place.at("repository/README").is_file() && !place.at("repository/rootfs/old").exists());
 
+    let err = place.dockless("export --format=rootfs app.tar repository").fails_with(2);
+    assert!(err.contains("holds the rootfs.mtree of an earlier export"), "{err}");
+
     place.write("repository/rootfs/etc/added", "new");
     place.write("repository/rootfs/bin/sh", "#!longer");
     let told = place.dockless("import repository edited:1");

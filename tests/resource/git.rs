@@ -177,9 +177,9 @@ fn answer_http(stream: TcpStream, root: &Path) -> Option<()> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut input = child.stdin.take()?;
+    let mut input = child.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || input.write_all(&body));
-    let output = child.wait_with_output().ok()?.stdout;
+    let output = child.wait_with_output().unwrap().stdout;
     feeder.join().ok()?.ok()?;
     let end = output.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&output[..end]).into_owned();

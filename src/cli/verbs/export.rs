@@ -56,6 +56,13 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         return Err(usage("name the folder or file to make: dockless export --format=… IMAGE PATH"));
     };
     let path = session.absolute(path);
+    if args.format == Format::Rootfs && path.join("rootfs.mtree").exists() {
+        // `import` would believe it.
+        return Err(usage(format!(
+            "{} holds the rootfs.mtree of an earlier export; take another folder, or --format=rootfs-git",
+            path.display()
+        )));
+    }
     let given = Given::new(&args.name, args.platform.as_ref(), session)?;
     let formats = match args.format {
         Format::RootfsTgz => {
