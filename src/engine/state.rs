@@ -112,6 +112,12 @@ impl State {
         self.choice.ready().is_some()
     }
 
+    /// How steps were run, in a line for the log; none where none was.
+    pub fn isolation_used(&self) -> Option<String> {
+        let choice = self.choice.ready()?;
+        Some(format!("isolation {}: {}", choice.isolation, choice.reason))
+    }
+
     /// Probes the place when first asked.
     pub fn executor(&self) -> anyhow::Result<&Arc<dyn Executor>> {
         self.executor.get(|| Ok(exec::executor(self.choice()?).into()))

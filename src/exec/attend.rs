@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use rustix::fs::Mode;
 
 use super::emulate::{Credentials, Names, Reach, Rewriter, Supervisor};
+use super::init;
 use super::plan::{Answered, Launch};
 use super::view::View;
 use super::wire::{self, Message};
@@ -16,16 +17,19 @@ use crate::sys::{SideTable, trace};
 
 /// Answers the calls of what `shepherd` starts, until `shepherd` ends. The threads that do end with this process.
 pub fn attend(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> io::Result<()> {
+    // If the shepherd dies, its flock comes to us.
+    nix::sys::prctl::set_child_subreaper(true)?;
     let attended = answer(view, launch, shepherd, calls);
     if attended.is_err() {
-        // Nobody answers any more; what is left of the step ends with its shepherd.
-        let _ = nix::sys::signal::kill(shepherd, nix::sys::signal::Signal::SIGTERM);
+        // Nobody answers any more.
+        let _ = nix::sys::signal::kill(shepherd, nix::sys::signal::Signal::SIGKILL);
     }
     // Unless the tracer has seen it end.
     match nix::sys::wait::waitpid(shepherd, None) {
         Ok(_) | Err(nix::errno::Errno::ECHILD) => {}
         Err(error) => return attended.and(Err(error.into())),
     }
+    init::end_all(false)?;
     let Some(supervisor) = attended? else { return Ok(()) };
     if let Some(fault) = supervisor.fault() {
         return Err(fault);

@@ -135,7 +135,7 @@ fn reap(child: Pid) -> io::Result<Option<WaitStatus>> {
 }
 
 /// Ends every process that the step left behind, and waits until it is gone.
-fn end_all(own_pids: bool) -> io::Result<()> {
+pub fn end_all(own_pids: bool) -> io::Result<()> {
     loop {
         if own_pids {
             // As process 1 of a namespace: everybody in it but ourselves.

@@ -65,6 +65,19 @@ pub enum Isolation {
     Rewrite,
 }
 
+/// As `--isolation` takes it.
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Ns => "ns",
+            Self::Ns1 => "ns1",
+            Self::Chroot => "chroot",
+            Self::Rewrite => "rewrite",
+        })
+    }
+}
+
 /// What to run, resolved: nothing in here needs to be looked up in the image again.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
@@ -169,7 +182,7 @@ pub enum Error {
     NotExecutable { path: String, source: std::io::Error },
     #[error("{call}: {source}")]
     Setup { call: String, source: std::io::Error },
-    #[error("{what} is not possible with isolation {isolation:?}: {hint}")]
+    #[error("{what} is not possible with isolation {isolation}: {hint}")]
     Unsupported { what: String, isolation: Isolation, hint: String },
     #[error(transparent)]
     Cancelled(#[from] crate::base::cancel::Cancelled),

@@ -133,8 +133,11 @@ impl Ground {
             fs::write(&path, content).map_err(failed(format!("write {name}")))?;
             self.lead(&format!("/etc/{name}"), Lead::Host(HostPath::from(&path)), false);
         }
+        if executor.chroot {
+            self.borrow(executor, process, cancel)?;
+        }
         for (number, mount) in process.mounts.iter().enumerate() {
-            self.mount(executor, number, mount, cancel)?;
+            self.mount(executor, number, mount)?;
         }
         Ok(())
     }
@@ -174,7 +177,31 @@ impl Ground {
         self.entries.push(Entry { target: format!("/{}", names.join("/")), lead, read_only });
     }
 
-    fn mount(&mut self, executor: &Unmounted, number: usize, mount: &Mount, cancel: &Cancel) -> Result<(), Error> {
+    /// Takes all that will be moved, in an order that no two steps can wait for each other in.
+    fn borrow(&mut self, executor: &Unmounted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
+        let mut paths: Vec<&Path> = Vec::new();
+        for mount in &process.mounts {
+            if let MountSource::Bind(path) = &mount.source
+                && executor.is_lent(path)
+            {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        for (number, path) in paths.iter().enumerate() {
+            if number > 0 && paths[number - 1] == *path {
+                return Err(executor.unsupported(
+                    "one cache at two places",
+                    "it would have to be moved to both; --isolation=rewrite shows it at both",
+                ));
+            }
+            let borrowed = Borrowed::take(&executor.work.join("lent"), path, cancel);
+            self.borrowed.push(borrowed.map_err(failed(format!("borrow {}", path.display())))?);
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, executor: &Unmounted, number: usize, mount: &Mount) -> Result<(), Error> {
         let Mount { target, source, read_only } = mount;
         let what = || format!("put a mount at {target}");
         let chroot = executor.chroot;
@@ -196,8 +223,6 @@ impl Ground {
                 Ok(())
             }
             MountSource::Bind(path) if chroot && executor.is_lent(path) => {
-                let borrowed = Borrowed::take(&executor.work.join("lent"), path, cancel).map_err(failed(what()))?;
-                self.borrowed.push(borrowed);
                 self.placing.place(path, Path::new(target)).map_err(failed(what()))
             }
             MountSource::Bind(path) if chroot && path.is_dir() => Err(executor.unsupported(

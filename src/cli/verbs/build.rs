@@ -167,7 +167,12 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     if let Some(asked) = asked {
         return call::run(session, asked, build);
     }
-    solve::run(session, build)?;
+    let solved = solve::run(session, build);
+    // Only where something ran: to know how costs a process.
+    if let Some(reason) = session.state()?.isolation_used() {
+        session.note(reason);
+    }
+    solved?;
     if let (true, Some(title)) = (img, title) {
         session.note(format!("Successfully built {title}"));
     }

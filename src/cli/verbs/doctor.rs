@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::cli::exit::Exit;
 use crate::cli::session::{Out, Session};
-use crate::exec::{self, Isolation};
+use crate::exec;
 
 /// Try what RUN steps need, by real calls, and say which isolation they get here and why.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,7 +26,7 @@ pub fn run(_args: Args, session: &Session) -> anyhow::Result<Exit> {
     let chosen = report.choose(session.settings().isolation);
     match &chosen {
         Ok(choice) => {
-            out.line(format!("isolation: {}", name(choice.isolation)))?;
+            out.line(format!("isolation: {}", choice.isolation))?;
             out.line(format!("  because {}", choice.reason))?;
             if let Some(better) = &choice.better {
                 out.line(format!("  better: {better}"))?;
@@ -37,15 +37,4 @@ pub fn run(_args: Args, session: &Session) -> anyhow::Result<Exit> {
     out.finish()?;
     chosen?;
     Ok(Exit::Success)
-}
-
-/// As `--isolation` takes it.
-const fn name(isolation: Isolation) -> &'static str {
-    match isolation {
-        Isolation::Auto => "auto",
-        Isolation::Ns => "ns",
-        Isolation::Ns1 => "ns1",
-        Isolation::Chroot => "chroot",
-        Isolation::Rewrite => "rewrite",
-    }
 }

@@ -164,6 +164,7 @@ pub enum Call {
     NameMachine {
         buffer: u64,
     },
+    Mount,
     /// A signal to a process, to a group (negative), or to everybody (-1).
     Kill {
         process: i32,
@@ -280,6 +281,7 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         libc::SYS_chdir => Call::ChangeDirectory { file: path(a, true) },
         libc::SYS_fchdir => Call::ChangeDirectory { file: itself(a) },
         libc::SYS_getcwd => Call::WorkingDirectory { buffer: a, size: b },
+        libc::SYS_mount => Call::Mount,
         libc::SYS_uname => Call::NameMachine { buffer: a },
         libc::SYS_kill => Call::Kill { process: a as i32, signal: b as i32 },
         #[cfg(target_arch = "x86_64")]
@@ -425,6 +427,7 @@ const NAMES: &[i64] = &[
     libc::SYS_getcwd,
     libc::SYS_kill,
     libc::SYS_uname,
+    libc::SYS_mount,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_open,
     #[cfg(target_arch = "x86_64")]

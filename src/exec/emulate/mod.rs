@@ -70,6 +70,19 @@ pub struct Supervisor {
     fault: Mutex<Option<io::Error>>,
 }
 
+/// Ends the step of a supervisor whose thread has failed.
+struct Alarm<'a>(&'a Supervisor);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.fault).get_or_insert_with(|| io::Error::other("a thread of the supervisor has failed"));
+        if let Some(names) = &self.0.names {
+            // Whoever waits for the shepherd ends the rest. It may be gone already.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(names.shepherd), nix::sys::signal::SIGKILL);
+        }
+    }
+}
+
 /// How a call is answered.
 enum Reply {
     Answer(Answer),
@@ -130,8 +143,13 @@ impl Supervisor {
         self.idle.fetch_add(1, Ordering::SeqCst);
         let supervisor = Arc::clone(self);
         std::thread::Builder::new().spawn(move || {
-            if let Err(error) = supervisor.attend_detached() {
-                lock(&supervisor.fault).get_or_insert(error);
+            // A call that nobody answers waits for ever: with this thread goes the step.
+            let alarm = Alarm(&supervisor);
+            match supervisor.attend_detached() {
+                Ok(()) => std::mem::forget(alarm),
+                Err(error) => {
+                    lock(&supervisor.fault).get_or_insert(error);
+                }
             }
         })?;
         Ok(())

@@ -68,6 +68,7 @@ impl<'a> Named<'a> {
             Call::NameMachine { buffer } => named.name_machine(buffer),
             Call::Execute { file } => named.execute(&file),
             Call::ChangeRoot => Err(errno(libc::EPERM)),
+            Call::Mount => named.mount(),
             Call::Kill { process, signal } => named.kill(process, signal),
             other => supervisor.identity(notification, other),
         }

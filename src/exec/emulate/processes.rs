@@ -103,6 +103,15 @@ impl Named<'_> {
         memory::write_through(self.thread(), address, &[&shown[..], b"\0"].concat())
     }
 
+    /// Says why not: to the program it is an error like any other.
+    pub(super) fn mount(&self) -> io::Result<Reply> {
+        eprintln!(
+            "dockless: this step called mount(2), which is not possible here; it is in a privileged container or as root, \
+             with RUN --security=insecure"
+        );
+        Err(errno(libc::EPERM))
+    }
+
     /// Signals go to the step's own processes.
     pub(super) fn kill(&self, process: i32, signal: i32) -> io::Result<Reply> {
         match process {
