@@ -58,6 +58,7 @@ lint:
 	ci/deps
 	shellcheck ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips .ci/run
 
+# BASE here is a commit, to compare with.
 bench:
 	$(MAKE) binary
-	benches/run --dockless target/dockless
+	benches/run --dockless target/dockless $(if $(filter command line,$(origin BASE)),--base $(BASE))

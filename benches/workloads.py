@@ -82,3 +82,17 @@ def fan(folder, stages=8, seconds=1):
     lines = "".join(f"FROM {BUSYBOX} AS s{i}\nRUN sleep {seconds} && echo {i} > /out{i}\n" for i in range(stages))
     lines += f"FROM {BUSYBOX}\n" + "".join(f"COPY --from=s{i} /out{i} /out{i}\n" for i in range(stages))
     put(f"{folder}/Dockerfile", lines)
+
+
+def monorepo(folder, images=8):
+    """W9: images of one repository that share their first stages."""
+    put(f"{folder}/src/shared.txt", "shared\n")
+    for i in range(images):
+        put(f"{folder}/src/{i}.txt", f"{i}\n")
+    lines = f"FROM {BUSYBOX} AS tools\nRUN sleep 0.5 && echo tools > /tools\n"
+    lines += "FROM tools AS shared\nCOPY src/shared.txt /\nRUN sleep 0.5 && cat /shared.txt /tools > /made\n"
+    lines += "FROM shared\nARG WHICH\nCOPY src/${WHICH}.txt /own\nRUN sleep 0.2 && cat /own >> /made\n"
+    put(f"{folder}/Dockerfile", lines)
+    targets = " ".join(f"i{i}" for i in range(images))
+    put(f"{folder}/Makefile", f"all: {targets}\n" +
+        "i%:\n\t$(DOCKER) build -q --build-arg WHICH=$* -t bench/$@ .\n.PHONY: all\n")
