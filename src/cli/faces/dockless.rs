@@ -104,7 +104,8 @@ Images, with a registry or a bucket (s3://BUCKET/KEY)
   pull, push, login, logout
 
 Containers, to run something or to copy files out
-  run, create, start, cp, rm, ps, logs, wait, export
+  run, create, start, stop, kill, rm, ps, logs, wait
+  cp, export, commit
 
 This place
   doctor      what it allows, and which isolation a RUN step gets
