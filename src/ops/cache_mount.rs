@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::base::{Cancel, Digest};
 use crate::llb::pb;
-use crate::snapshot::{self, Tree};
+use crate::snapshot::{self, Snapshots, Tree};
 use crate::store::FileLock;
 
 /// A cache folder while a step uses it.
@@ -25,6 +25,7 @@ impl CacheMount {
     /// Opens the folder of an id, or makes it as `first` has it. `target` is the id of what has none.
     pub fn open(
         folder: &Path,
+        snapshots: &Snapshots,
         option: &pb::CacheOpt,
         target: &str,
         first: Option<(&dyn Tree, &str)>,
@@ -43,7 +44,7 @@ impl CacheMount {
             let _making = FileLock::exclusive(&home.join("making.lock"), cancel)?;
             if !path.exists() {
                 fs::write(home.join(NAME_FILE), id).with_context(|| format!("name {}", home.display()))?;
-                make(&home, &path, first, cancel)?;
+                make(&home, &path, snapshots, first, cancel)?;
             }
         }
         // Its time is that of the folder's last use. Only the order of a later prune depends on it.
@@ -109,13 +110,19 @@ fn first_free(home: &Path) -> anyhow::Result<(u32, FileLock)> {
 }
 
 /// Made beside its place and renamed into it, so that a folder is complete when it is there.
-fn make(home: &Path, path: &Path, first: Option<(&dyn Tree, &str)>, cancel: &Cancel) -> anyhow::Result<()> {
+fn make(
+    home: &Path,
+    path: &Path,
+    snapshots: &Snapshots,
+    first: Option<(&dyn Tree, &str)>,
+    cancel: &Cancel,
+) -> anyhow::Result<()> {
     let beside = tempfile::Builder::new().prefix(".new-").tempdir_in(home)?;
     let inner = beside.path().join("0");
     fs::create_dir(&inner)?;
     if let Some((tree, selector)) = first {
         let from = snapshot::resolve(tree, Path::new(selector.trim_start_matches('/')), true)?;
-        super::fill::fill(tree, &from, &inner, cancel)
+        super::fill::fill(snapshots, tree, &from, &inner, cancel)
             .with_context(|| format!("copy /{} into the cache folder", from.display()))?;
     }
     fs::rename(&inner, path).with_context(|| format!("rename to {}", path.display()))

@@ -162,7 +162,14 @@ fn prepare(request: &Arc<Request>, mount: &pb::Mount, inputs: &[Ref], cancel: &C
             let first = input(inputs, mount.input).map(|result| request.tree(result)).transpose()?;
             let folder = request.machine.cache_mounts()?;
             let selector = first.as_deref().map(|tree| (tree, mount.selector.as_str()));
-            What::Cache(CacheMount::open(&folder, &option, &mount.dest, selector, cancel)?)
+            What::Cache(CacheMount::open(
+                &folder,
+                request.machine.snapshots()?,
+                &option,
+                &mount.dest,
+                selector,
+                cancel,
+            )?)
         }
         pb::MountType::Tmpfs => {
             let size = mount.tmpfs_opt.and_then(|option| u64::try_from(option.size).ok()).filter(|size| *size > 0);

@@ -31,6 +31,7 @@ use super::host::Host;
 use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::tree::Tree;
 use super::unpack::LazyLayer;
+use super::writer::DeltaWriter;
 use super::{blob, diff};
 use crate::base::Cancel;
 use crate::image::LayerBlob;
@@ -178,6 +179,19 @@ impl Snapshots {
     /// For read-only mounts of a snapshot into a step. Unpacks what is not.
     pub fn view(&self, snapshot: &Snapshot, cancel: &Cancel) -> Result<View> {
         View::new(self, snapshot, cancel)
+    }
+
+    /// Writes files into an empty directory that is no snapshot's, with owners kept as in a delta. There is no table
+    /// beside it: what cannot carry an entry is root's.
+    pub fn write_plain(
+        &self,
+        dir: &Path,
+        write: impl FnOnce(&mut DeltaWriter) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let plain = Arc::new(DiskDelta::open(dir, self.0.host)?);
+        let mut writer = DeltaWriter::new(plain, Arc::new(Stack::new(Vec::new())));
+        write(&mut writer)?;
+        Ok(writer.finish()?)
     }
 
     /// What `upper` has over `lower` (the diff op). Nothing is read where one is the start of the other.

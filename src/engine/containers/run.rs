@@ -120,7 +120,7 @@ fn volume_dir(state: &State, name: &str, target: &str, tree: &dyn Tree, cancel: 
         let inner = beside.path().join("volume");
         fs::create_dir(&inner)?;
         let from = snapshot::resolve(tree, target.trim_start_matches('/').as_ref(), true)?;
-        ops::fill(tree, &from, &inner, cancel).with_context(|| format!("fill volume {name}"))?;
+        ops::fill(state.snapshots()?, tree, &from, &inner, cancel).with_context(|| format!("fill volume {name}"))?;
         fs::rename(&inner, &dir).with_context(|| format!("make {}", dir.display()))?;
     }
     Ok(dir)
