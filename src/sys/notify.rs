@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
+
 /// Where notifications come from; see [`Filter::install_listener`](super::seccomp::Filter::install_listener).
 pub struct Listener(OwnedFd);
 
@@ -136,6 +138,14 @@ impl Listener {
         match sent {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 self.answer(notification, Answer::Errno(libc::EMFILE))
+            }
+            // The kernel hands over no `O_PATH` descriptor: an open one must do.
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                match rustix::fs::open(super::mount::descriptor_path(&file), flags, Mode::empty()) {
+                    Ok(open) => self.answer_descriptor(notification, open.as_fd(), close_on_exec),
+                    Err(error) => self.answer(notification, Answer::Errno(error.raw_os_error())),
+                }
             }
             other => gone_is_fine(other.map(drop)),
         }
