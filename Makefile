@@ -3,6 +3,7 @@
 #   make demo     the main job on a small monorepo, from nothing, with no daemon and no registry
 #   make test     every test; installs what is missing
 #   make test-shapes  Dockerfiles as people write them, built with the network and run; for every night
+#   make test-reach  the same build in every place that dockless knows, all of it
 #   make release  the task image, built by dockless and laid out in release/
 
 DOCKER     ?= docker
@@ -20,7 +21,7 @@ TEST_ARGS  ?=
 HOST       := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY     := target/$(HOST)/release/dockless
 
-.PHONY: all binary docker test test-shapes release clean fly-execute demo lint bench
+.PHONY: all binary docker test test-reach test-shapes release clean fly-execute demo lint bench
 
 all: docker
 
@@ -37,6 +38,11 @@ test:
 
 test-shapes: binary
 	ci/shapes target/dockless
+
+# The same build in every place, all of it: as root, for half an hour. `make test` has the hard core.
+test-reach: binary
+	ci/setup
+	DOCKLESS_REACH=all DOCKLESS_UNDER_TEST=target/dockless $(CARGO) test --locked --test reach -- --nocapture --include-ignored
 
 release: binary
 	target/dockless task --rootfs --output release -- $(MAKE) docker
@@ -56,6 +62,7 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	ci/deps
+	shellcheck tests/reach/inside tests/reach/killed tests/reach/contained/outside tests/reach/jail/jail
 	shellcheck ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips .ci/run
 
 # BASE here is a commit, to compare with.
