@@ -37,6 +37,7 @@ pub const CASES: &[Case] = &[
     ("a step signals nobody but its own", foreign_signals),
     ("fifos, deleted directories and many processes do not stop the supervisor", hard_to_answer),
     ("scripts and programs of all kinds run", programs),
+    ("a 32-bit program is refused by name", narrow),
     ("no network but this machine's sockets", no_network),
     ("daemons end with the step", daemons),
     ("a dockless that is killed leaves no process behind", killed),
@@ -225,6 +226,18 @@ fn programs(ground: &Ground) {
         .run(&root, &shell("echo x | dynamic; cat /proc/self/comm >/dev/null; dynamic /proc/self/comm"))
         .success();
     assert_eq!(out, "x\ndynamic\n");
+}
+
+fn narrow(ground: &Ground) {
+    let root = ground.root();
+    let program = upper(&root).join("bin/narrow");
+    let mut header = b"\x7fELF\x01\x01\x01".to_vec();
+    header.resize(128, 0);
+    fs::write(&program, header).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let outcome = ground.run(&root, &Process { args: vec!["/bin/narrow".into()], ..shell("") });
+    assert!(outcome.result.is_err(), "{outcome:?}");
+    assert!(outcome.err.contains("dockless: /bin/narrow: 32-bit programs cannot run here"), "{outcome:?}");
 }
 
 fn no_network(ground: &Ground) {

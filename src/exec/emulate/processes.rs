@@ -10,6 +10,7 @@ use super::call::Where;
 use super::names::{host_path, process_of};
 use super::paths::Named;
 use super::permission::{EXECUTE, Guarded};
+use super::programs::{self, Kind};
 use super::{CONTINUE, DONE, Reply, errno, memory, value};
 
 /// The length of each field of `struct utsname`.
@@ -67,6 +68,11 @@ impl Named<'_> {
     pub(super) fn execute(&self, file: &Where) -> io::Result<Reply> {
         let program = self.look(file)?;
         let guarded = self.check_program(&program)?;
+        if let Ok(content) = programs::open(&program)
+            && programs::kind(&content)? == Kind::Narrow
+        {
+            return Err(self.refuse_narrow(&host_path(&program)?));
+        }
         if let Some(path) = file.path
             && !self.text(file)?.is_some_and(|text| self.names.is_plain(&text))
         {
@@ -74,6 +80,16 @@ impl Named<'_> {
         }
         self.becomes(guarded)?;
         CONTINUE
+    }
+
+    /// Says which program it is that makes 32-bit calls: to its caller it is no program at all.
+    pub(super) fn refuse_narrow(&self, host: &[u8]) -> io::Error {
+        let shown = self.names.shown(host).unwrap_or_default();
+        eprintln!(
+            "dockless: {}: 32-bit programs cannot run here; they can where namespaces are allowed",
+            String::from_utf8_lossy(&shown)
+        );
+        errno(libc::ENOEXEC)
     }
 
     /// Whether the caller may run a program; whose it is.

@@ -209,13 +209,7 @@ fn start(named: &Named<'_>, names: &Names, file: &Where) -> io::Result<Start> {
                 before = list;
                 program = named.look_at(&named.absolute(&interpreter)?)?;
             }
-            Kind::Narrow => {
-                eprintln!(
-                    "dockless: {}: 32-bit programs cannot run here; they can where namespaces are allowed",
-                    String::from_utf8_lossy(&shown)
-                );
-                return Err(errno(libc::ENOEXEC));
-            }
+            Kind::Narrow => return Err(named.refuse_narrow(&host)),
             Kind::Plain => {
                 named.becomes(mode)?;
                 return Ok(Start { path: host, before });

@@ -147,7 +147,7 @@ impl Named<'_> {
         }
         let known = self.supervisor.files.know(file)?;
         ownership::lose_privileges(&known)?;
-        let mode = after.mode.map(|mode| ownership::without_privileges(mode));
+        let mode = after.mode.map(ownership::without_privileges);
         self.record(known.file, Owner { mode, ..after })?;
         DONE
     }
@@ -170,7 +170,7 @@ impl Named<'_> {
         }
         let host = host_path(&file)?;
         // A file in memory is a secret of this very step.
-        if host.starts_with(b"/memfd:") || !self.names.shown(&host).is_some_and(|shown| !shown.starts_with(b"/proc")) {
+        if host.starts_with(b"/memfd:") || self.names.shown(&host).is_none_or(|shown| shown.starts_with(b"/proc")) {
             return Ok(());
         }
         self.guarded(&file)?.permits(&self.who, needed)

@@ -298,7 +298,7 @@ impl Names {
             return Err(errno(libc::EROFS));
         }
         let itself = || if rest.is_empty() { Ok(()) } else { Err(errno(libc::ENOTDIR)) };
-        let last = How { flags: how.flags - OFlags::NOFOLLOW - OFlags::CREATE | OFlags::NOCTTY, ..how };
+        let last = How { flags: (how.flags - OFlags::NOFOLLOW - OFlags::CREATE) | OFlags::NOCTTY, ..how };
         match &entry.lead {
             Opened::Proc => self.open_proc(thread, rest, how),
             Opened::Sys(_) if how.writes() => Err(errno(libc::EROFS)),
