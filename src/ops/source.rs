@@ -241,6 +241,11 @@ fn git_request(request: &Request, rest: &str, attrs: &mut Attrs) -> anyhow::Resu
         subdir: given(subdir),
         keep_git_dir: attrs.flag("git.keepgitdir"),
         submodules: !attrs.flag("git.skipsubmodules"),
+        commit_dates: match attrs.take("git.mtime").as_deref() {
+            None | Some("checkout") => false,
+            Some("commit") => true,
+            Some(other) => bail!("git.mtime is {other:?}, neither checkout nor commit"),
+        },
         checksum: attrs.take("git.checksum"),
         auth_token: secret(attrs.take("git.authtokensecret")),
         auth_header: secret(attrs.take("git.authheadersecret")),
@@ -283,6 +288,9 @@ impl Op<Ref> for GitSource {
         let kept = if self.git.keep_git_dir { self.git.reference.as_deref().unwrap_or("HEAD") } else { "" };
         hasher.field(kept);
         hasher.field([u8::from(self.git.submodules)]);
+        if self.git.commit_dates {
+            hasher.field("commit dates");
+        }
         Ok(CacheMap { digest: hasher.finish(), inputs: Vec::new(), policy: Policy::Shared })
     }
 

@@ -145,6 +145,7 @@ fn a_context_on_the_web_is_an_archive_or_a_dockerfile() {
         header.set_mode(0o644);
         header.set_size(text.len() as u64);
         header.set_uid(1234);
+        header.set_mtime(1_000_000_000);
         tar.append_data(&mut header, name, text.as_bytes()).unwrap();
     }
     tar.into_inner().unwrap();
@@ -169,7 +170,23 @@ fn a_context_on_the_web_is_an_archive_or_a_dockerfile() {
         listing(&dest)
     };
     assert_eq!(build("context.tar")["data"], "644 0:0 packed");
+    // The server tells no date; the newest file of the archive does.
+    let created = created_by_context(&world, format!("{address}/context.tar"));
+    assert_eq!(created, "2001-09-09T01:46:40Z");
     assert_eq!(build("Alone")["added"], "600 0:0 fetched");
+}
+
+/// When an image is from whose date is that of its context.
+fn created_by_context(world: &World, address: String) -> String {
+    let (outcome, _) = world
+        .build_with("", |plan, _| {
+            plan.context = Context::Remote(address);
+            plan.dockerfile = DockerfileSource::Path(None);
+            plan.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), "context".to_owned());
+        })
+        .ok();
+    let image = world.state.images().load(&outcome.image.unwrap().manifest.unwrap()).unwrap();
+    image.config.created.unwrap()
 }
 
 fn git(dir: &Path, words: &[&str]) {
@@ -177,6 +194,7 @@ fn git(dir: &Path, words: &[&str]) {
         .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"])
         .args(words)
         .current_dir(dir)
+        .env("GIT_COMMITTER_DATE", "1300000000 +0000")
         .output()
         .unwrap();
     assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -212,4 +230,6 @@ fn a_context_in_a_git_repository() {
     let files = listing(&dest);
     assert_eq!(files["data"], "644 0:0 committed");
     assert!(!files.contains_key(".git"), "{files:?}");
+    let created = created_by_context(&world, format!("{address}/repo.git#main:sub"));
+    assert_eq!(created, "2011-03-13T07:06:40Z", "the commit's date");
 }

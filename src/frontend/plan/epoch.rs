@@ -25,7 +25,7 @@ impl Planner<'_> {
             self.epoch = Some(seconds);
             return Ok(());
         }
-        let date = self.date_of(&value.to_owned(), stages)?;
+        let date = self.date_of(value, stages)?;
         // What was a name is a date for all that comes, or was never said.
         let text = date.map(|date| date.to_string());
         if self.given.remove(ARGUMENT).is_some() {

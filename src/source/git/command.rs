@@ -14,6 +14,7 @@ use super::{GitError, GitRequest, config};
 use crate::base::cancel::Cancelled;
 use crate::base::progress::Stream;
 use crate::base::{Cancel, Env, Secret, progress::Step};
+use crate::sys::Mtime;
 
 /// Network protocols only: a submodule must not name a folder of this machine, nor a program (`ext::`).
 const PROTOCOLS: &str = "git:http:https:ssh";
@@ -138,6 +139,17 @@ impl Git {
             Err(GitError::Failed { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// When a commit was made.
+    pub fn date(&self, bare: &Path, commit: &str, cancel: &Cancel) -> Result<Mtime, GitError> {
+        let told = self.run(Some(bare), ["show", "--no-patch", "--format=%ct", commit], &Step::none(), cancel)?;
+        let told = String::from_utf8_lossy(&told);
+        let seconds = told.trim().parse().map_err(|_| GitError::Failed {
+            remote: self.remote.clone(),
+            reason: format!("commit {commit} has the date {:?}", told.trim()),
+        })?;
+        Ok(Mtime { seconds, nanos: 0 })
     }
 
     /// Writes the files of a commit, and no `.git`.

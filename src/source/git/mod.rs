@@ -28,6 +28,8 @@ pub struct GitRequest {
     pub subdir: Option<String>,
     pub keep_git_dir: bool,
     pub submodules: bool,
+    /// All files get the commit's date, not that of the checkout.
+    pub commit_dates: bool,
     /// The commit that the reference must mean, whole or its first digits.
     pub checksum: Option<String>,
     pub auth_token: Option<Secret>,
@@ -125,7 +127,8 @@ impl GitRepository {
             git.export(&bare, commit, &tree, step, cancel)?;
         }
         let keep = request.keep_git_dir && subdir.is_none();
-        tidy::tidy(&tree, keep).map_err(io)?;
+        let date = if request.commit_dates { Some(git.date(&bare, commit, cancel)?) } else { None };
+        tidy::tidy(&tree, keep, date).map_err(io)?;
         if let Some(subdir) = subdir {
             tidy::hoist(dest, ".checkout", subdir).map_err(|source| {
                 let reason = format!("folder {subdir:?} of commit {commit}: {source}");

@@ -1,4 +1,5 @@
-//! What a checkout is made to look like: modes as git knows them, no trace of git's own files unless asked for.
+//! What a checkout is made to look like: modes as git knows them, no trace of git's own files unless asked for, and the
+//! commit's date where that is wanted.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,15 +7,16 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode};
 
-use crate::sys::{Root, dir};
+use crate::sys::{Mtime, Root, dir, meta};
 
-/// Gives all files mode 0644 or 0755, and removes every `.git` (of submodules too) unless they are kept.
-pub fn tidy(tree: &Path, keep_git: bool) -> io::Result<()> {
+/// Gives all files mode 0644 or 0755, and removes every `.git` (of submodules too) unless they are kept. With a date,
+/// all files get it.
+pub fn tidy(tree: &Path, keep_git: bool, date: Option<Mtime>) -> io::Result<()> {
     let root = Root::open(tree)?;
-    walk(root.fd().as_fd(), keep_git)
+    walk(root.fd().as_fd(), keep_git, date)
 }
 
-fn walk(dir: BorrowedFd<'_>, keep_git: bool) -> io::Result<()> {
+fn walk(dir: BorrowedFd<'_>, keep_git: bool, date: Option<Mtime>) -> io::Result<()> {
     for (name, _) in dir::list(dir)? {
         if name == ".git" && !keep_git {
             dir::remove(dir, &name)?;
@@ -26,13 +28,18 @@ fn walk(dir: BorrowedFd<'_>, keep_git: bool) -> io::Result<()> {
             FileType::Directory => 0o755,
             FileType::RegularFile if stat.st_mode & 0o100 != 0 => 0o755,
             FileType::RegularFile => 0o644,
-            _ => continue,
+            _ => 0o777,
         };
-        if stat.st_mode & 0o7777 != mode {
+        let has_mode = matches!(kind, FileType::Directory | FileType::RegularFile);
+        if has_mode && stat.st_mode & 0o7777 != mode {
             rustix::fs::chmodat(dir, &name, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
         if kind == FileType::Directory {
-            walk(dir::open(dir, &name)?.as_fd(), keep_git)?;
+            walk(dir::open(dir, &name)?.as_fd(), keep_git, date)?;
+        }
+        // After what is in it: making and removing gives a folder another time.
+        if let Some(date) = date {
+            meta::set_mtime(dir, &name, date)?;
         }
     }
     Ok(())
