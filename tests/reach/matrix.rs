@@ -18,6 +18,8 @@ const OPEN: &[(&str, &str, &str)] = &[
     ("chroot", "kernel", "/dev/stdin of a pipe"),
     ("chroot", "programs", "a script that is called through .."),
     ("rewrite", "mounts", "a cache mount where the image has no directory"),
+    ("chroot", "files", "tar's way to give a link a mode"),
+    ("rewrite", "files", "chown leaves a file its capabilities"),
 ];
 
 /// Where the state folder is: on a disk, and on the container's own root file system, where no overlay can be mounted
