@@ -206,11 +206,11 @@ fn hard_to_answer(ground: &Ground) {
 fn programs(ground: &Ground) {
     let root = ground.root();
     let script = "cd /tmp && printf '#!/bin/sh -e\\necho \"$0 $*\"\\n' >s && chmod 755 s && ./s a 'b c' && \
-        printf '#!./s x\\n' >t && chmod 755 t && ./t y && mkdir p && cp s p/found && PATH=/tmp/p:$PATH found z && \
+        printf '#!./s x\\n' >t && chmod 755 t && ./t y && mkdir p && cp s p/found && PATH=/tmp/p:$PATH found z && (cd p && ../s up) && \
         printf 'echo plain' >u && chmod 755 u && sh ./u && ! ./missing 2>/dev/null && printf '#!/no/such\\n' >v && chmod 755 v && \
         ! ./v 2>/dev/null && readlink /proc/self/exe | grep -c bin && chmod 644 s && ! ./s 2>/dev/null";
     let out = ground.run(&root, &shell(script)).success();
-    assert_eq!(out, "./s a b c\n./s x ./t y\n/tmp/p/found z\nplain\n1\n");
+    assert_eq!(out, "./s a b c\n./s x ./t y\n/tmp/p/found z\n../s up\nplain\n1\n");
     // With a loader, if this machine has such a program: its loader and libraries come along.
     let Ok(listed) = Command::new("ldd").arg("/bin/cat").output() else {
         eprintln!("skip: part of programs: needs ldd");

@@ -75,6 +75,7 @@ impl Named<'_> {
         }
         if let Some(path) = file.path
             && !self.text(file)?.is_some_and(|text| self.names.is_plain(&text))
+            && !self.names.path(self.thread(), file)?.is_some_and(|shown| self.names.is_found(&shown, &program))
         {
             self.put_path(path, file, &host_path(&program)?)?;
         }

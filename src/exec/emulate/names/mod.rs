@@ -206,6 +206,16 @@ impl Names {
         }
     }
 
+    /// Whether the kernel, which knows only the root, finds this file by this path.
+    pub fn is_found(&self, path: &[u8], file: &OwnedFd) -> bool {
+        let same = || {
+            let found = inside(self.root.as_fd(), path, How::look(true, None), ResolveFlags::empty())?;
+            let (found, wanted) = (rustix::fs::fstat(found)?, rustix::fs::fstat(file)?);
+            Ok::<_, Errno>((found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino))
+        };
+        same().unwrap_or(false)
+    }
+
     pub fn root_path(&self) -> PathBuf {
         OsStr::from_bytes(&self.root_path).into()
     }
