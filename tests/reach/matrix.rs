@@ -19,7 +19,6 @@ const OPEN: &[(&str, &str, &str)] = &[
     ("chroot", "programs", "a script that is called through .."),
     ("rewrite", "mounts", "a cache mount where the image has no directory"),
     ("chroot", "files", "tar's way to give a link a mode"),
-    ("rewrite", "pip", "a program of another user's is not started: no space left on device"),
     ("rewrite", "files", "chown leaves a file its capabilities"),
 ];
 
