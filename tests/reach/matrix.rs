@@ -19,6 +19,7 @@ const OPEN: &[(&str, &str, &str)] = &[
     ("chroot", "programs", "a script that is called through .."),
     ("rewrite", "mounts", "a cache mount where the image has no directory"),
     ("chroot", "files", "tar's way to give a link a mode"),
+    ("rewrite", "sudo", "sudo may not change to its target"),
     ("rewrite", "files", "chown leaves a file its capabilities"),
 ];
 
