@@ -46,6 +46,11 @@ pub enum Call {
         header: u64,
         data: u64,
     },
+    /// The limit that holds the note of who a process is, looked at or to be set.
+    NoteLimit {
+        new: u64,
+        old: u64,
+    },
     CapSet {
         header: u64,
         data: u64,
@@ -221,6 +226,7 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         libc::SYS_getresuid => Call::GetResuid([a, b, c]),
         libc::SYS_getresgid => Call::GetResgid([a, b, c]),
         libc::SYS_getgroups => Call::GetGroups { room: a as i32, list: b },
+        libc::SYS_prlimit64 => Call::NoteLimit { new: c, old: d },
         libc::SYS_capget => Call::CapGet { header: a, data: b },
         libc::SYS_capset => Call::CapSet { header: a, data: b },
         libc::SYS_prctl if a as i32 == libc::PR_GET_KEEPCAPS => Call::GetKeepCaps,
@@ -504,6 +510,9 @@ fn notify(call: i64) -> Rule {
     Rule { call, when: When::Always, action: Action::Notify }
 }
 
+/// See [`crate::sys::process::inherited_note`].
+const NOTE: i32 = libc::RLIMIT_MSGQUEUE as i32;
+
 /// Whatever is emulated.
 fn always() -> Vec<Rule> {
     let rule = |call, when, action| Rule { call, when, action };
@@ -512,6 +521,13 @@ fn always() -> Vec<Rule> {
     rules.extend([
         rule(libc::SYS_prctl, option(libc::PR_GET_KEEPCAPS), Action::Notify),
         rule(libc::SYS_prctl, option(libc::PR_SET_KEEPCAPS), Action::Notify),
+        // The limit that holds the note of who a process is: looked at, never set. pam_limits sets what it has read.
+        rule(libc::SYS_setrlimit, option(NOTE), Action::Errno(0)),
+        rule(
+            libc::SYS_prlimit64,
+            When::Equals { argument: 1, mask: u32::MAX, value: NOTE.unsigned_abs() },
+            Action::Notify,
+        ),
         // sudo, ssh-agent and the like make their memory unreadable; then no call of theirs could be understood.
         rule(libc::SYS_prctl, option(libc::PR_SET_DUMPABLE), Action::Errno(0)),
         // What is done through a ring passes no filter; programs take the error to mean that the kernel is old.
