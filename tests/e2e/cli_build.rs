@@ -101,6 +101,12 @@ fn what_changes_the_result_is_refused_and_what_does_not_is_named() {
     ended.ok();
     let err = place.run("img", ["build", "."]).fails_with(1);
     assert!(err.contains("please specify an image tag with `-t` or an output spec with `-o`"), "{err}");
+    // One word, two flags: docker's is for Windows, dockless's chooses the box.
+    let ended = place.run("docker", ["build", "--isolation=default", "."]);
+    assert!(ended.err.contains("warning: --isolation "), "{}", ended.err);
+    ended.ok();
+    place.dockless("build --isolation=auto .").ok();
+    assert!(place.dockless("build --isolation=none .").fails_with(2).contains("auto, ns, ns1, chroot, rewrite"));
     place.run("docker", ["build", "--bogus", "."]).fails_with(125);
     place.run("dockless", ["build", "--bogus", "."]).fails_with(2);
 }

@@ -27,6 +27,9 @@ pub struct Docker {
     /// Folder of Docker's config.json, with credentials
     #[arg(long, value_name = "DIR")]
     pub config: Option<String>,
+    /// How Windows boxes a container; dockless's own flag of the name is its face's
+    #[arg(long, value_name = "NAME", global = true, hide = true)]
+    pub isolation: Option<String>,
     #[command(subcommand)]
     pub verb: Verb,
 }
@@ -190,6 +193,7 @@ impl AnyArgs {
 
 pub fn run(docker: Docker, session: &Session) -> anyhow::Result<Exit> {
     session.warn_ignored(&docker.ignored.0);
+    session.warn_ignored(&docker.isolation.map(|_| "--isolation".to_owned()).into_iter().collect::<Vec<_>>());
     verb(docker.verb, session)
 }
 

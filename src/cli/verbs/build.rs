@@ -136,7 +136,7 @@ ignored_flags!(
         switches: ["rm", "force-rm", "compress", "debug"],
         values: [
             "memory", "memory-swap", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems",
-            "isolation", "security-opt", "cgroup-parent", "builder", "allow", "resource", "policy",
+            "security-opt", "cgroup-parent", "builder", "allow", "resource", "policy",
         ],
     }
 );

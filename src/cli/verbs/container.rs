@@ -100,7 +100,7 @@ ignored_flags!(
         values: [
             "restart", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "log-driver",
             "log-opt", "security-opt", "cgroup-parent", "stop-timeout", "stop-signal", "shm-size", "expose",
-            "isolation", "runtime", "ipc", "pid", "uts", "userns", "cap-add", "cap-drop", "dns", "group-add",
+            "runtime", "ipc", "pid", "uts", "userns", "cap-add", "cap-drop", "dns", "group-add",
         ],
     }
 );
