@@ -16,7 +16,7 @@ const OPEN: &[(&str, &str, &str)] = &[
     ("ns1", "sudo", "a setuid program keeps its caller's ids"),
     ("chroot", "mounts", "a read-only mount can be written to"),
     ("chroot", "kernel", "/dev/stdin of a pipe"),
-    ("chroot", "programs", "a script that is called through .."),
+    ("chroot", "programs", "now and then a trapped signal is not told"),
     ("rewrite", "mounts", "a cache mount where the image has no directory"),
     ("chroot", "files", "tar's way to give a link a mode"),
     ("rewrite", "sudo", "sudo may not change to its target"),
