@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use anyhow::Context as _;
 
-use crate::engine::remote::{is_archive, unpack};
+use crate::engine::address::{is_archive, unpack};
 use crate::engine::{Context, DockerfileSource};
 
 use super::exit::{missing, usage};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
+use super::address::{self, Fetched};
 use super::contexts;
-use super::remote::{self, Fetched};
 use super::{Context, DockerfilePlan, DockerfileSource, NoCache, SolveRequest, State};
 use crate::base::Platform;
 use crate::exec;
@@ -61,7 +61,7 @@ pub fn prepare(
             (Files::Directory(dir.path().to_owned()), None)
         }
         Context::Empty => (Files::Directory(empty()?), None),
-        Context::Remote(address) => match remote::fetch(state, request, plan, address, &mut empty, solve)? {
+        Context::Remote(address) => match address::fetch(state, request, plan, address, &mut empty, solve)? {
             Fetched::Repository(tree) => (Files::Tree(tree), Some(NamedContext::Url(address.clone()))),
             Fetched::Archive(dir, modified) => {
                 date = modified.map_or_else(|| newest(&dir), |date| Ok(Some(date)))?;
@@ -76,7 +76,7 @@ pub fn prepare(
     };
     main.check()?;
     let (name, text, beside) = match source {
-        DockerfileSource::Remote(address) => (address.clone(), remote::dockerfile(state, request, address)?, None),
+        DockerfileSource::Remote(address) => (address.clone(), address::dockerfile(state, request, address)?, None),
         source => {
             request.progress.step("[internal] load build definition from Dockerfile", |_| dockerfile(source, &main))?
         }

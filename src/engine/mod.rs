@@ -1,6 +1,7 @@
 //! Solves build requests: in this process, or (issue "beyond one machine") on an existing BuildKit. What stands
 //! above knows only [`Engine`].
 
+pub mod address;
 mod cache;
 pub mod containers;
 pub mod contexts;
@@ -10,7 +11,6 @@ mod failure;
 mod local;
 mod platforms;
 mod prune;
-pub mod remote;
 mod resolve;
 mod rootfs;
 mod state;
