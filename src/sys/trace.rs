@@ -87,7 +87,13 @@ fn request(request: libc::c_uint, thread: i32, data: i32) -> io::Result<()> {
     }
 }
 
-/// The call that a thread is about to make.
+// From <linux/errno.h>: what a call leaves for the delivery of a signal, and no program ever sees.
+#[cfg(target_arch = "x86_64")]
+const ERESTARTSYS: u64 = 512;
+#[cfg(target_arch = "x86_64")]
+const ERESTARTNOINTR: u64 = 513;
+
+/// The call that a thread is about to make, or that a signal keeps it from making.
 #[cfg(target_arch = "x86_64")]
 pub struct Pending {
     thread: i32,
@@ -119,6 +125,18 @@ impl Pending {
         let r = &mut self.registers;
         r.orig_rax = number.cast_unsigned();
         [r.rdi, r.rsi, r.rdx] = arguments;
+        self.store()
+    }
+
+    /// Whether it ends without a result because of a signal that is about to be delivered, and whether it begins again
+    /// is for the signal's handler to say.
+    pub fn is_interrupted(&self) -> bool {
+        self.registers.rax == ERESTARTSYS.wrapping_neg()
+    }
+
+    /// Begins again behind the handler, whatever the handler says.
+    pub fn restart(mut self) -> io::Result<()> {
+        self.registers.rax = ERESTARTNOINTR.wrapping_neg();
         self.store()
     }
 
@@ -160,6 +178,14 @@ impl Pending {
     }
 
     pub fn replace(self, _number: i64, _arguments: [u64; 3]) -> io::Result<()> {
+        match self {}
+    }
+
+    pub fn is_interrupted(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn restart(self) -> io::Result<()> {
         match self {}
     }
 

@@ -41,6 +41,7 @@ const CASES: &[Case] = &[
     ("a step may answer a cancellation before it ends", signals),
     ("a dockless that is killed leaves no process behind", killed),
     ("a step does not see what dockless has open", descriptors),
+    ("signals do not interrupt what does not wait", interruptions),
     ("many layers", many_layers),
     ("a plain directory as root", directory),
     ("ten steps in a row", ten_steps),
@@ -446,6 +447,23 @@ pub fn descriptors(ground: &Ground) {
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
     let out = ground.shell("ls /proc/self/fd | tr '\\n' ' '; env | sort | tr '\\n' ' '");
     assert_eq!(out, "0 1 2 3 HOME=/root PATH=/bin PWD=/ SHLVL=1 ", "3 is the listing's own");
+}
+
+/// Met as a shell whose trap could not write its file, since a child's end interrupted the opening.
+pub fn interruptions(ground: &Ground) {
+    if matches!(ground.choice.isolation, Isolation::Ns1 | Isolation::Chroot) {
+        return eprintln!("skip: signals in {:?}: nobody is there to begin a call again", ground.choice.isolation);
+    }
+    let root = ground.root();
+    let program = ground.fresh("program").join("interrupted");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exec/interrupted.c");
+    let built = Command::new("cc").args(["-static", "-o"]).arg(&program).arg(source).status();
+    if !built.is_ok_and(|status| status.success()) {
+        return eprintln!("skip: signals: needs cc and a static C library");
+    }
+    fs::create_dir_all(upper(&root).join("bin")).unwrap();
+    fs::copy(&program, upper(&root).join("bin/interrupted")).unwrap();
+    assert_eq!(ground.run(&root, &shell("cd /tmp && interrupted")).success(), "0 failed\n");
 }
 
 fn many_layers(ground: &Ground) {

@@ -26,6 +26,7 @@ pub const CASES: &[Case] = &[
     ("a cancelled step ends, with what it started", suite::cancelled),
     ("a step may answer a cancellation before it ends", suite::signals),
     ("a step does not see what dockless has open", suite::descriptors),
+    ("signals do not interrupt what does not wait", suite::interruptions),
     ("ten steps in a row", suite::ten_steps),
     ("kernel files are where they belong", kernel_files),
     ("links lead to kernel files", links),

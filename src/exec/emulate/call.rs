@@ -510,6 +510,13 @@ fn notify(call: i64) -> Rule {
     Rule { call, when: When::Always, action: Action::Notify }
 }
 
+/// Whether a call waits for nothing but its supervisor, where all names are the supervisor's. To open a fifo is the
+/// exception, which no signal but a fatal one interrupts there.
+pub fn never_waits(call: i64) -> bool {
+    let answered = [IDENTITY, OWNERSHIP, STORED, NAMES, &[libc::SYS_fgetxattr]];
+    answered.into_iter().flatten().any(|known| *known == call) && !REWRITTEN.contains(&call)
+}
+
 /// See [`crate::sys::process::inherited_note`].
 const NOTE: i32 = libc::RLIMIT_MSGQUEUE as i32;
 

@@ -57,7 +57,13 @@ impl Rewriter {
                     }
                     trace::resume(thread, 0)?;
                 }
-                Event::Signal(thread, signal) => trace::resume(thread, signal)?,
+                Event::Signal(thread, signal) => {
+                    match repeat(thread) {
+                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                        result => result?,
+                    }
+                    trace::resume(thread, signal)?;
+                }
                 Event::Stop(thread) => trace::leave_stopped(thread)?,
                 Event::Other(thread) => trace::resume(thread, 0)?,
             }
@@ -170,6 +176,16 @@ impl Rewriter {
         memory::write(thread, at, &address)?;
         Ok((at, address.len() as u64))
     }
+}
+
+/// A signal that comes between a call and its supervisor interrupts the call, which the kernel would never have waited
+/// in: its caller does not expect to hear of it.
+fn repeat(thread: i32) -> io::Result<()> {
+    let pending = Pending::of(thread)?;
+    if pending.is_interrupted() && super::call::never_waits(pending.number()) {
+        return pending.restart();
+    }
+    Ok(())
 }
 
 /// The path in a socket's address; none for other kinds of addresses, and for those without one.
