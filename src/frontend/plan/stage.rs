@@ -222,7 +222,8 @@ impl StageState {
     /// Sets a variable of the image, in the place where it stands.
     pub fn set_image_env(&mut self, name: &str, value: &str) {
         let line = format!("{name}={value}");
-        let of_name = |l: &&mut String| l.split('=').next() == Some(name);
+        let of_name =
+            |l: &&mut String| l.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
         match self.image.config.env.iter_mut().find(of_name) {
             Some(old) => *old = line,
             None => self.image.config.env.push(line),
