@@ -63,7 +63,7 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	ci/deps
 	shellcheck tests/reach/inside tests/reach/killed tests/reach/contained/outside tests/reach/jail/jail
-	shellcheck ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips .ci/run
+	shellcheck ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips ci/instructions .ci/run
 
 # BASE here is a commit, to compare with.
 bench:
