@@ -48,8 +48,8 @@ def project(folder, units=50):
     put(f"{folder}/Makefile", "OBJ := $(patsubst %.c,%.o,$(wildcard src/*.c))\n"
         "app: $(OBJ)\n\tgcc -static -O2 -o $@ $^\n%.o: %.c\n\tgcc -O2 -c -o $@ $<\n")
     put(f"{folder}/Dockerfile",
-        f"FROM {DEBIAN} AS build\nWORKDIR /work\nCOPY Makefile .\nCOPY src src\nRUN make -j2\n"
-        f"FROM {BUSYBOX}\nCOPY --from=build /work/app /bin/app\nRUN /bin/app > /answer\nENTRYPOINT [\"/bin/app\"]\n")
+        f"FROM {DEBIAN} AS build\nWORKDIR /build\nCOPY Makefile .\nCOPY src src\nRUN make -j2\n"
+        f"FROM {BUSYBOX}\nCOPY --from=build /build/app /bin/app\nRUN /bin/app > /answer\nENTRYPOINT [\"/bin/app\"]\n")
 
 
 def files(folder, count=20000):
