@@ -14,6 +14,7 @@ use super::emulate::Reach;
 use super::plan::{Answered, Launch};
 use super::wire::{self, Failure, Message};
 use super::{emulate, filter, limits};
+use crate::sys::landlock;
 use crate::sys::process::{self, default_signals};
 use crate::sys::seccomp::Filter;
 
@@ -91,6 +92,10 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
             Some(emulate::names_filter(filter.clone(), reach))
         }
     };
+    if launch.confined && launch.answered != Answered::Names(Reach::Host) {
+        // While the right to is still there. Where calls are rewritten, the stage has done it.
+        let _kept = landlock::keep_to_itself().map_err(named("keep the step's processes from others"))?;
+    }
     if let Some(rules) = rules {
         hand_over(&rules, supervisor).map_err(named("hand system calls over to dockless"))?;
         return match launch.answered {

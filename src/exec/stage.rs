@@ -12,10 +12,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 
-use super::plan::Namespaces;
+use super::emulate::Reach;
+use super::plan::{Answered, Namespaces};
 use super::wire::{self, Failure, Message, Request};
 use super::{attend, init, trial};
-use crate::sys::process;
+use crate::sys::{landlock, process};
 
 /// The name a stage is started under; nobody types it.
 pub const NAME: &str = "dockless-sandbox";
@@ -54,6 +55,12 @@ fn run() -> io::Result<()> {
                 && let Err(failure) = enter(namespaces)
             {
                 return wire::send(&control, &Message::Failed(failure), &[]);
+            }
+            if plan.launch.answered == Answered::Names(Reach::Host) {
+                // Before the step is there, and for this process too: paths that a call is rewritten to lead through
+                // its descriptors.
+                nix::sys::prctl::set_no_new_privs()?;
+                let _kept = landlock::keep_to_itself()?;
             }
             let (ours, theirs) = plan.view.as_ref().map(|_| wire::pair()).transpose()?.unzip();
             // The process that made a pid namespace is not in it; its first child is.

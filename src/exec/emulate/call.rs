@@ -175,6 +175,10 @@ pub enum Call {
         process: i32,
         signal: i32,
     },
+    /// Traces, signals, reads or limits another process or thread.
+    Touch {
+        process: i32,
+    },
 }
 
 /// How two times lie in memory.
@@ -226,7 +230,7 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         libc::SYS_getresuid => Call::GetResuid([a, b, c]),
         libc::SYS_getresgid => Call::GetResgid([a, b, c]),
         libc::SYS_getgroups => Call::GetGroups { room: a as i32, list: b },
-        libc::SYS_prlimit64 => Call::NoteLimit { new: c, old: d },
+        libc::SYS_prlimit64 if b as i32 == NOTE => Call::NoteLimit { new: c, old: d },
         libc::SYS_capget => Call::CapGet { header: a, data: b },
         libc::SYS_capset => Call::CapSet { header: a, data: b },
         libc::SYS_prctl if a as i32 == libc::PR_GET_KEEPCAPS => Call::GetKeepCaps,
@@ -290,6 +294,14 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         libc::SYS_mount => Call::Mount,
         libc::SYS_uname => Call::NameMachine { buffer: a },
         libc::SYS_kill => Call::Kill { process: a as i32, signal: b as i32 },
+        libc::SYS_prlimit64
+        | libc::SYS_process_vm_readv
+        | libc::SYS_process_vm_writev
+        | libc::SYS_kcmp
+        | libc::SYS_pidfd_open
+        | libc::SYS_tkill
+        | libc::SYS_rt_sigqueueinfo => Call::Touch { process: a as i32 },
+        libc::SYS_ptrace | libc::SYS_tgkill | libc::SYS_rt_tgsigqueueinfo => Call::Touch { process: b as i32 },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_access => Call::Access { file: path(a, true), mode: b as u32, effective: false },
         #[cfg(target_arch = "x86_64")]
@@ -458,6 +470,38 @@ const NAMES: &[i64] = &[
     libc::SYS_futimesat,
 ];
 
+/// Calls that reach another process, where no namespace keeps a step's to itself.
+fn touching() -> Vec<Rule> {
+    let with = |call, value: u32, action| {
+        let argument = 0;
+        Rule { call, when: When::Equals { argument, mask: u32::MAX, value }, action }
+    };
+    let mut rules = vec![
+        // The other requests are of a process that is traced already.
+        with(libc::SYS_ptrace, libc::PTRACE_ATTACH, Action::Notify),
+        with(libc::SYS_ptrace, libc::PTRACE_SEIZE, Action::Notify),
+        // One's own limits.
+        with(libc::SYS_prlimit64, 0, Action::Allow),
+    ];
+    rules.extend(
+        [
+            libc::SYS_prlimit64,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_kcmp,
+            libc::SYS_pidfd_open,
+            libc::SYS_tkill,
+            libc::SYS_tgkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
+        ]
+        .map(notify),
+    );
+    // Such descriptors come with sockets too; Docker refuses this to whoever may not trace everybody.
+    rules.push(Rule { action: Action::Errno(libc::EPERM), ..notify(libc::SYS_pidfd_getfd) });
+    rules
+}
+
 /// Too new to be decoded, and what they do can be done with older calls: setxattrat, getxattrat, listxattrat,
 /// removexattrat, open_tree_attr, file_getattr, file_setattr.
 const ABSENT: &[i64] = &[463, 464, 465, 466, 467, 468, 469];
@@ -499,6 +543,7 @@ pub fn names_filter(confined: Filter, reach: Reach) -> Filter {
     }
     native.extend([IDENTITY, OWNERSHIP, NAMES].into_iter().flatten().map(|call| notify(*call)));
     native.extend(always());
+    native.extend(touching());
     // By a handle instead of a path: nobody could say whose file it is.
     native.push(Rule { call: libc::SYS_name_to_handle_at, when: When::Always, action: Action::Errno(libc::ENOSYS) });
     native.extend(confined.native);
@@ -512,9 +557,8 @@ fn notify(call: i64) -> Rule {
 
 /// Whether a call waits for nothing but its supervisor, where all names are the supervisor's. To open a fifo is the
 /// exception, which no signal but a fatal one interrupts there.
-pub fn never_waits(call: i64) -> bool {
-    let answered = [IDENTITY, OWNERSHIP, STORED, NAMES, &[libc::SYS_fgetxattr]];
-    answered.into_iter().flatten().any(|known| *known == call) && !REWRITTEN.contains(&call)
+pub fn never_waits(call: i64, arguments: [u64; 6]) -> bool {
+    decode(call, arguments).is_some() && !REWRITTEN.contains(&call)
 }
 
 /// See [`crate::sys::process::inherited_note`].

@@ -70,6 +70,7 @@ impl<'a> Named<'a> {
             Call::ChangeRoot => Err(errno(libc::EPERM)),
             Call::Mount => named.mount(),
             Call::Kill { process, signal } => named.kill(process, signal),
+            Call::Touch { process } => named.touch(process),
             other => supervisor.identity(notification, other),
         }
     }

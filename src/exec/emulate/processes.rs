@@ -129,6 +129,11 @@ impl Named<'_> {
         Err(errno(libc::EPERM))
     }
 
+    /// Nobody but the step's own processes is there for it.
+    pub(super) fn touch(&self, process: i32) -> io::Result<Reply> {
+        if process <= 0 || self.names.is_ours(process) { CONTINUE } else { Err(errno(libc::ESRCH)) }
+    }
+
     /// Signals go to the step's own processes.
     pub(super) fn kill(&self, process: i32, signal: i32) -> io::Result<Reply> {
         match process {

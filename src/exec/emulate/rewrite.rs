@@ -182,7 +182,7 @@ impl Rewriter {
 /// in: its caller does not expect to hear of it.
 fn repeat(thread: i32) -> io::Result<()> {
     let pending = Pending::of(thread)?;
-    if pending.is_interrupted() && super::call::never_waits(pending.number()) {
+    if pending.is_interrupted() && super::call::never_waits(pending.number(), pending.arguments()) {
         return pending.restart();
     }
     Ok(())
