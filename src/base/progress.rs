@@ -73,6 +73,25 @@ impl Progress {
         self.send(Event::Warning { vertex: None, message: message.into() });
     }
 
+    /// For one of several pieces of work that share a display: steps and warnings carry its name, in the brackets
+    /// that a step's name begins with (`[app build 2/4] RUN make`).
+    pub fn of_part(&self, part: &str) -> Self {
+        let (whole, part) = (self.clone(), part.to_owned());
+        Self::new(move |event| {
+            whole.send(match event {
+                Event::Vertex(vertex) => {
+                    let name = match vertex.name.strip_prefix('[') {
+                        Some(rest) => format!("[{part} {rest}"),
+                        None => format!("[{part}] {}", vertex.name),
+                    };
+                    Event::Vertex(Vertex { name, ..vertex })
+                }
+                Event::Warning { vertex, message } => Event::Warning { vertex, message: format!("[{part}] {message}") },
+                event => event,
+            });
+        })
+    }
+
     /// Runs one named piece of work that is no LLB vertex (an export, a pull) and reports its start and end as one.
     pub fn step<T, E: std::fmt::Display>(&self, name: &str, work: impl FnOnce(&Step) -> Result<T, E>) -> Result<T, E> {
         let started = SystemTime::now();
@@ -172,5 +191,32 @@ impl Counter {
 impl Drop for Counter {
     fn drop(&mut self) {
         self.send(Some(SystemTime::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[test]
+    fn a_part_is_named_where_its_steps_are() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let listener = told.clone();
+        let progress = Progress::new(move |event| {
+            listener.lock().unwrap().push(match event {
+                Event::Vertex(vertex) => vertex.name,
+                Event::Warning { message, .. } => message,
+                _ => String::new(),
+            });
+        });
+        let part = progress.of_part("app");
+        part.step("[build 2/4] RUN make", |_| Ok::<_, String>(())).unwrap();
+        part.step("exporting to image", |_| Ok::<_, String>(())).unwrap();
+        part.warn("odd");
+        let mut told = told.lock().unwrap();
+        told.dedup();
+        assert_eq!(*told, ["[app build 2/4] RUN make", "[app] exporting to image", "[app] odd"]);
     }
 }

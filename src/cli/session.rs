@@ -167,6 +167,14 @@ impl Session {
         }
     }
 
+    /// Says how steps were run. Only where something ran: to know how costs a process.
+    pub fn note_isolation(&self) -> anyhow::Result<()> {
+        if let Some(reason) = self.state()?.isolation_used() {
+            self.note(reason);
+        }
+        Ok(())
+    }
+
     /// Tells of lint rules that fired, as buildx does when a build is over; with where, where one asked for more.
     pub fn lint(&self, warnings: &[Warning]) {
         let count = match warnings.len() {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::base::Epoch;
+use crate::base::{Cancel, Epoch, Progress};
 use crate::engine::{BuiltImage, Dest, Engine, Export, Plan, SolveRequest};
+use crate::frontend::Warning;
 use crate::task::journal::{BuildRecord, Record};
 use crate::task::secrets;
 
@@ -36,8 +37,40 @@ pub struct Build {
     pub record: Option<BuildRecord>,
 }
 
-/// Builds. The process must be in its namespace already.
+impl Build {
+    /// How it is shown.
+    fn mode(&self) -> Mode {
+        if self.quiet { Mode::Quiet } else { self.mode }
+    }
+}
+
+/// A build that is over, and what is still to be done for it.
+pub struct Solved {
+    pub warnings: Vec<Warning>,
+    image: Option<BuiltImage>,
+    archives: Vec<PathBuf>,
+    quiet: bool,
+    iidfile: Option<PathBuf>,
+    metadata_file: Option<PathBuf>,
+    record: Option<BuildRecord>,
+}
+
+/// Builds, with a display of its own. The process must be in its namespace already.
 pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>> {
+    let mode = build.mode();
+    let display = Display::start(mode, &session.env);
+    let solved = solve(session, build, display.progress(), session.cancel()?);
+    // The display must be over before anything else is said, an error above all.
+    display.finish();
+    let solved = solved?;
+    if mode.shows_warnings() {
+        session.lint(&solved.warnings);
+    }
+    solved.keep(session)
+}
+
+/// Builds, and says nothing but to `progress`.
+pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel) -> anyhow::Result<Solved> {
     if let Some(path) = &build.iidfile {
         // A stale id must not survive a failed build.
         match std::fs::remove_file(path) {
@@ -55,13 +88,10 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
         }
     }
     let ssh = build.ssh.iter().map(|spec| secrets::parse_ssh(spec, &session.env)).collect::<Result<_, _>>()?;
-    if build.exports.iter().any(to_stdout) {
+    if build.exports.iter().any(Export::is_to_stdout) {
         session.refuse_terminal()?;
     }
     let engine = session.engine()?;
-    let cancel = session.cancel()?;
-    let mode = if build.quiet { Mode::Quiet } else { build.mode };
-    let display = Display::start(mode, &session.env);
     let place = hidden::Place::of(&build.plan);
     let request = SolveRequest {
         plan: build.plan,
@@ -69,49 +99,49 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
         ssh,
         exports: build.exports,
         epoch: build.epoch,
-        progress: display.progress(),
+        progress,
         cancel,
     };
-    let outcome = engine.solve(&request);
-    // The display must be over before anything else is said, an error above all.
-    display.finish();
-    let outcome = outcome.map_err(|error| match place.and_then(|place| place.explain(&error)) {
+    let outcome = engine.solve(&request).map_err(|error| match place.and_then(|place| place.explain(&error)) {
         Some(hint) => Hinted { hint, source: error }.into(),
         None => error,
     })?;
-    if mode.shows_warnings() {
-        session.lint(&outcome.warnings);
-    }
-    let Some(image) = outcome.image else { return Ok(None) };
-    if let Some(path) = &build.iidfile {
-        std::fs::write(path, image.config.to_string()).with_context(|| path.display().to_string())?;
-    }
-    if let Some(path) = &build.metadata_file {
-        std::fs::write(path, metadata(&image)).with_context(|| path.display().to_string())?;
-    }
-    if let Some(journal) = session.journal() {
-        journal.append(&Record::Built {
-            image: image.config,
-            names: image.names.clone(),
-            archives: request.exports.iter().filter_map(archive).collect(),
-            request: build.record.map(Box::new),
-        })?;
-    }
-    if build.quiet {
-        let mut out = Out::new();
-        out.line(image.config.to_string())?;
-        out.finish()?;
-    }
-    Ok(Some(image))
+    Ok(Solved {
+        warnings: outcome.warnings,
+        image: outcome.image,
+        archives: request.exports.iter().filter_map(archive).collect(),
+        quiet: build.quiet,
+        iidfile: build.iidfile,
+        metadata_file: build.metadata_file,
+        record: build.record,
+    })
 }
 
-fn to_stdout(export: &Export) -> bool {
-    matches!(
-        export,
-        Export::Docker { dest: Dest::Stdout, .. }
-            | Export::Oci { dest: Dest::Stdout, .. }
-            | Export::Tar { dest: Dest::Stdout }
-    )
+impl Solved {
+    /// Leaves what was asked for of the image behind, and tells a task's journal of it.
+    pub fn keep(self, session: &Session) -> anyhow::Result<Option<BuiltImage>> {
+        let Some(image) = self.image else { return Ok(None) };
+        if let Some(path) = &self.iidfile {
+            std::fs::write(path, image.config.to_string()).with_context(|| path.display().to_string())?;
+        }
+        if let Some(path) = &self.metadata_file {
+            std::fs::write(path, format!("{:#}\n", metadata(&image))).with_context(|| path.display().to_string())?;
+        }
+        if let Some(journal) = session.journal() {
+            journal.append(&Record::Built {
+                image: image.config,
+                names: image.names.clone(),
+                archives: self.archives,
+                request: self.record.map(Box::new),
+            })?;
+        }
+        if self.quiet {
+            let mut out = Out::new();
+            out.line(image.config.to_string())?;
+            out.finish()?;
+        }
+        Ok(Some(image))
+    }
 }
 
 /// The file or folder in which an export leaves an image.
@@ -125,7 +155,7 @@ fn archive(export: &Export) -> Option<PathBuf> {
 }
 
 /// buildx's `--metadata-file`.
-fn metadata(image: &BuiltImage) -> String {
+pub fn metadata(image: &BuiltImage) -> Value {
     let mut value = json!({});
     // An index has no config of its own.
     if image.manifest.as_ref().is_none_or(|manifest| manifest.digest != image.config) {
@@ -139,5 +169,5 @@ fn metadata(image: &BuiltImage) -> String {
         let names: Vec<_> = image.names.iter().map(ToString::to_string).collect();
         value["image.name"] = json!(names.join(","));
     }
-    format!("{value:#}\n")
+    value
 }

@@ -142,6 +142,16 @@ pub enum Export {
     Local { dest: PathBuf },
 }
 
+impl Export {
+    /// Whether it goes to standard output, where there is room for one.
+    pub fn is_to_stdout(&self) -> bool {
+        match self {
+            Self::Docker { dest, .. } | Self::Oci { dest, .. } | Self::Tar { dest } => *dest == Dest::Stdout,
+            Self::Image { .. } | Self::Local { .. } => false,
+        }
+    }
+}
+
 /// What came out.
 #[derive(Debug, Clone, Default)]
 pub struct SolveOutcome {

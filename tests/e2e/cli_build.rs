@@ -204,6 +204,48 @@ fn a_bake_file_builds_its_targets() {
 }
 
 #[test]
+fn targets_of_a_bake_file_are_built_side_by_side_and_share_their_steps() {
+    let test = "targets_of_a_bake_file_are_built_side_by_side_and_share_their_steps";
+    let Some(place) = Place::with_base(test) else { return };
+    // Each waits for the other: one after another this would fail.
+    let step = "mine=$(cat /name); other=$(cat /other); touch /meet/$mine; i=0; \
+                while [ ! -e /meet/$other ]; do [ $((i += 1)) -lt 600 ]; sleep 0.1; done";
+    place.write(
+        "Dockerfile",
+        &format!(
+            "FROM dockless.example/busybox:1 AS common\nRUN cat /proc/sys/kernel/random/uuid > /shared\nFROM common\n\
+             ARG NAME\nARG OTHER\nRUN echo $NAME > /name; echo $OTHER > /other\n\
+             RUN --mount=type=cache,id=meet,target=/meet {step}\n"
+        ),
+    );
+    let target = |name: &str, other: &str| serde_json::json!({"args": {"NAME": name, "OTHER": other}, "tags": [format!("{name}:1")]});
+    let file = serde_json::json!({
+        "group": {"default": {"targets": ["left", "right"]}},
+        "target": {"left": target("left", "right"), "right": target("right", "left")}
+    });
+    place.write("docker-bake.json", &file.to_string());
+    let ended = place.dockless("bake --progress=plain --metadata-file meta.json");
+    for part in ["[left stage-1 1/2] RUN echo left", "[right stage-1 1/2] RUN echo right", "[left] exporting to image"]
+    {
+        assert!(ended.err.contains(part), "{part} is told: {}", ended.err);
+    }
+    assert_eq!(ended.err.matches("common 2/2] RUN cat").count(), 1, "a shared step is told once: {}", ended.err);
+    ended.ok();
+    let shared = |name: &str| place.dockless(&format!("run --rm {name}:1 cat /shared")).ok();
+    assert_eq!(shared("left"), shared("right"), "the shared step ran once");
+    let meta: serde_json::Value = serde_json::from_str(&place.read("meta.json")).unwrap();
+    assert_eq!(meta["right"]["image.name"], "docker.io/library/right:1");
+
+    let mut file = file;
+    file["target"]["bad"] = serde_json::json!({"dockerfile-inline": "FROM dockless.example/busybox:1\nRUN exit 7\n"});
+    place.write("docker-bake.json", &file.to_string());
+    let err = place.dockless("bake left bad").fails_with(4);
+    assert!(err.contains("target bad: ") && err.contains("RUN exit 7"), "{err}");
+    let err = place.dockless("bake --set *.output=- left right").fails_with(2);
+    assert!(err.contains("targets left and right both write to standard output"), "{err}");
+}
+
+#[test]
 fn warnings_are_told_when_a_build_is_over() {
     let Some(place) = Place::with_base("warnings_are_told_when_a_build_is_over") else { return };
     place.write("Dockerfile", "FROM dockless.example/busybox:1 as x\nCMD top\n");

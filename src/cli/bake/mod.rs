@@ -3,6 +3,7 @@
 mod compose;
 mod file;
 mod overrides;
+pub mod schedule;
 mod spec;
 mod target;
 mod template;

@@ -1,11 +1,9 @@
 //! A target as the words of a build.
 
-use std::collections::BTreeMap;
-
 use super::target::Target;
 
-/// The command line that builds a target. `links` says what stands for the results of other targets.
-pub fn words(target: &Target, links: &BTreeMap<String, String>) -> Result<Vec<String>, String> {
+/// The command line that builds a target. Contexts that are results of other targets stay `target:NAME`.
+pub fn words(target: &Target) -> Vec<String> {
     let mut words = Vec::new();
     let mut option = |name: &str, value: String| words.extend([format!("--{name}"), value]);
     for (name, value) in &target.args {
@@ -20,12 +18,7 @@ pub fn words(target: &Target, links: &BTreeMap<String, String>) -> Result<Vec<St
         }
     }
     for (name, value) in &target.contexts {
-        let value = value.as_deref().unwrap_or_default();
-        let value = match value.strip_prefix("target:") {
-            Some(link) => links.get(link).ok_or_else(|| format!("target {link} gave no image"))?,
-            None => value,
-        };
-        option("build-context", named(name, Some(value), "="));
+        option("build-context", named(name, Some(value.as_deref().unwrap_or_default()), "="));
     }
     let each = [
         ("tag", target.tags.as_deref().unwrap_or_default()),
@@ -75,7 +68,7 @@ pub fn words(target: &Target, links: &BTreeMap<String, String>) -> Result<Vec<St
         }
     }
     words.extend(["--".to_owned(), context.to_owned()]);
-    Ok(words)
+    words
 }
 
 fn named(name: &str, value: Option<&str>, sign: &str) -> String {
@@ -99,14 +92,12 @@ mod tests {
                 "shm-size": "1m", "pull": true, "no-cache": true, "context": "dir/", "dockerfile": "sub/Dockerfile"}"#,
         )
         .unwrap();
-        let links = BTreeMap::from([("lib".to_owned(), "docker-image://x@sha256:00".to_owned())]);
         let expected = "--build-arg A=1 --build-arg B --label l=m --add-host h=1.2.3.4 \
-                        --build-context lib=docker-image://x@sha256:00 --build-context src=../src --tag a:1 \
+                        --build-context lib=target:lib --build-context src=../src --tag a:1 \
                         --platform linux/amd64 --no-cache-filter x --ulimit core=0 --annotation k=v \
                         --cache-from ref=r/c,type=registry --secret id=x --output dest=out,type=local --ssh default \
                         --ssh k=/s --target final --network none --shm-size 1m --file dir/sub/Dockerfile --pull --no-cache \
                         -- dir/";
-        assert_eq!(words(&target, &links).unwrap().join(" "), expected);
-        assert_eq!(words(&target, &BTreeMap::new()), Err("target lib gave no image".to_owned()));
+        assert_eq!(words(&target).join(" "), expected);
     }
 }

@@ -70,7 +70,10 @@ impl Tty {
     fn vertex(&mut self, vertex: Vertex) {
         let step = self.step(vertex.digest);
         let was_done = step.completed.is_some();
-        step.name = vertex.name;
+        if step.name.is_empty() {
+            // A step that several builds share keeps the name that it was first told under.
+            step.name = vertex.name;
+        }
         step.started = step.started.or(vertex.started);
         step.completed = step.completed.or(vertex.completed);
         if vertex.cached && step.completed.is_none() {

@@ -7,11 +7,19 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
+use serde_json::Value;
 
-use crate::cli::bake::{self, Definition, Override, Planned, Text};
+use crate::base::Digest;
+use crate::cli::bake::schedule::{self, Targets};
+use crate::cli::bake::{self, Definition, Override, Plan, Planned, Text};
+use crate::cli::call;
 use crate::cli::exit::{Exit, Hinted, missing, usage};
 use crate::cli::flags::{self, ignored_flags};
+use crate::cli::progress::{Display, Mode};
 use crate::cli::session::{Out, Session};
+use crate::cli::solve::{self, Build, Solved};
+use crate::engine::BuiltImage;
+use crate::frontend::Warning;
 
 use super::build;
 
@@ -55,8 +63,8 @@ pub struct Args {
     #[arg(long, value_name = "METHOD")]
     call: Option<String>,
     /// How to show progress
-    #[arg(long, value_name = "MODE")]
-    progress: Option<String>,
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    progress: Mode,
     /// Write digests and names to a file, as JSON, by target
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
@@ -112,20 +120,64 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         out.finish()?;
         return Ok(Exit::Success);
     }
-    let mut bakery =
-        Bakery { args: &args, session, links: BTreeMap::new(), told: serde_json::Map::new(), kept: Vec::new() };
-    let ended: anyhow::Result<Exit> = plan.targets.iter().try_fold(Exit::Success, |exit, planned| {
-        let next = bakery.bake(planned).with_context(|| format!("target {}", planned.name))?;
-        Ok(if exit == Exit::Success { next } else { exit })
+    let orders = orders(&plan, &args, session)?;
+    let cancel = session.cancel()?.child();
+    let display = Display::start(args.progress, &session.env);
+    let progress = display.progress();
+    let mut bakery = Bakery { session, orders, exit: Exit::Success, baked: BTreeMap::new(), unnamed: Vec::new() };
+    let several = plan.targets.len() > 1;
+    let ended = schedule::run(&plan.targets, &mut bakery, at_once(), &cancel, |planned, build| {
+        let progress = if several { progress.of_part(&planned.name) } else { progress.clone() };
+        solve::solve(session, build, progress, cancel.clone())
     });
+    display.finish();
     bakery.forget()?;
-    let exit = ended?;
-    if let Some(path) = &args.metadata_file {
-        let path = session.absolute(path);
-        let text = format!("{:#}\n", serde_json::Value::Object(bakery.told));
-        fs::write(&path, text).with_context(|| path.display().to_string())?;
+    bakery.tell(&plan, &args)?;
+    ended?;
+    Ok(bakery.exit)
+}
+
+/// Each target has helpers of its own for steps that can run side by side; more targets at once than processors would
+/// only compete for memory.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).max(2)
+}
+
+/// Every target as the words of a build, before the first is built: what nobody can build is told at once.
+fn orders(plan: &Plan, args: &Args, session: &Session) -> anyhow::Result<BTreeMap<String, build::Args>> {
+    let mut orders = BTreeMap::new();
+    let mut to_stdout: Option<&str> = None;
+    for planned in &plan.targets {
+        let order = order(planned, args, session).with_context(|| format!("target {}", planned.name))?;
+        if order.writes_to_stdout(session)?
+            && let Some(other) = to_stdout.replace(&planned.name)
+        {
+            return Err(usage(format!("targets {other} and {} both write to standard output", planned.name)));
+        }
+        orders.insert(planned.name.clone(), order);
     }
-    Ok(exit)
+    Ok(orders)
+}
+
+fn order(planned: &Planned, args: &Args, session: &Session) -> anyhow::Result<build::Args> {
+    let mut target = planned.target.clone();
+    if planned.only_linked {
+        // A result without a name, for those who take files of it.
+        (target.output, target.tags) = (None, None);
+    }
+    let mut words = Vec::new();
+    if planned.linked && !planned.only_linked {
+        // Wherever else it goes, the others need it here.
+        words.push("--load".to_owned());
+    }
+    for (name, value) in [("provenance", &args.provenance), ("sbom", &args.sbom)] {
+        words.extend(value.iter().map(|value| format!("--{name}={value}")));
+    }
+    words.extend(bake::words(&target));
+    let mut order = Words::try_parse_from(words).map_err(|error| usage(error.to_string()))?.build;
+    order.inline_dockerfile = target.dockerfile_inline;
+    order.admit(session)?;
+    Ok(order)
 }
 
 fn files(typed: &[String], session: &Session) -> anyhow::Result<Vec<Text>> {
@@ -187,18 +239,6 @@ fn list(what: &str, definition: &Definition) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// Target after target, and what is known of those that are done.
-struct Bakery<'a> {
-    args: &'a Args,
-    session: &'a Session,
-    /// What stands for a target's result in another's contexts.
-    links: BTreeMap<String, String>,
-    /// For the metadata file.
-    told: serde_json::Map<String, serde_json::Value>,
-    /// Images that are there only for those that take files of them.
-    kept: Vec<crate::base::Digest>,
-}
-
 /// `build`'s own words.
 #[derive(Debug, Parser)]
 #[command(name = "build", no_binary_name = true)]
@@ -207,51 +247,85 @@ struct Words {
     build: build::Args,
 }
 
-impl Bakery<'_> {
-    fn bake(&mut self, planned: &Planned) -> anyhow::Result<Exit> {
-        let mut target = planned.target.clone();
-        if planned.only_linked {
-            // A result without a name, for those who take files of it.
-            (target.output, target.tags) = (None, None);
+/// What is to be done, and what is known of the targets that are done.
+struct Bakery<'a> {
+    session: &'a Session,
+    orders: BTreeMap<String, build::Args>,
+    /// Of questions: what is built either is or is an error.
+    exit: Exit,
+    baked: BTreeMap<String, Baked>,
+    /// Images that are there only for those that take files of them.
+    unnamed: Vec<Digest>,
+}
+
+struct Baked {
+    image: Option<BuiltImage>,
+    warnings: Vec<Warning>,
+}
+
+impl Targets for Bakery<'_> {
+    type Work = Build;
+    type Result = Solved;
+
+    fn begin(&mut self, planned: &Planned) -> anyhow::Result<Option<Build>> {
+        let mut order = self.orders.remove(&planned.name).context("it was begun before")?;
+        order.link(|name| {
+            let image = self.baked.get(name).and_then(|baked| baked.image.as_ref()?.manifest.as_ref());
+            let image = image.with_context(|| format!("target {name} gave no image"))?;
+            // What stands for the result in the local store: only the digest means something.
+            Ok(format!("docker-image://dockless-context/image@{}", image.digest))
+        })?;
+        let asked = order.asked()?;
+        let build = build::request(order, self.session)?;
+        let Some(asked) = asked else { return Ok(Some(build)) };
+        let exit = call::run(self.session, asked, build)?;
+        if self.exit == Exit::Success {
+            self.exit = exit;
         }
-        let tmp = tempfile::tempdir_in(self.session.state()?.tmp()?)?;
-        let metadata = tmp.path().join("metadata.json");
-        let mut words = vec!["--metadata-file".to_owned(), metadata.display().to_string()];
-        if planned.linked && !planned.only_linked {
-            // Wherever else it goes, the others need it here.
-            words.push("--load".to_owned());
-        }
-        let extra =
-            [("progress", &self.args.progress), ("provenance", &self.args.provenance), ("sbom", &self.args.sbom)];
-        for (name, value) in extra {
-            words.extend(value.iter().map(|value| format!("--{name}={value}")));
-        }
-        words.extend(bake::words(&target, &self.links).map_err(usage)?);
-        let mut build = Words::try_parse_from(words).map_err(|error| usage(error.to_string()))?.build;
-        build.inline_dockerfile = target.dockerfile_inline;
-        let exit = build::run(build, self.session)?;
-        if let Ok(text) = fs::read(&metadata) {
-            let told: serde_json::Value = serde_json::from_slice(&text)?;
-            if let Some(digest) = told["containerimage.digest"].as_str() {
-                self.links.insert(planned.name.clone(), format!("docker-image://dockless-context/image@{digest}"));
-                if planned.only_linked {
-                    self.kept.push(digest.parse()?);
-                }
-            }
-            self.told.insert(planned.name.clone(), told);
-        }
-        Ok(exit)
+        Ok(None)
     }
 
+    fn end(&mut self, planned: &Planned, mut solved: Solved) -> anyhow::Result<()> {
+        let warnings = std::mem::take(&mut solved.warnings);
+        let image = solved.keep(self.session)?;
+        if planned.only_linked {
+            self.unnamed.extend(image.iter().filter_map(|image| Some(image.manifest.as_ref()?.digest)));
+        }
+        self.baked.insert(planned.name.clone(), Baked { image, warnings });
+        Ok(())
+    }
+}
+
+impl Bakery<'_> {
     /// Removes images that nobody asked for, unless they are known by a name too.
     fn forget(&self) -> anyhow::Result<()> {
         let images = self.session.images()?;
-        for digest in &self.kept {
+        for digest in &self.unnamed {
             let named = images.list()?.iter().any(|i| i.descriptor.digest == *digest && !i.references.is_empty());
             if !named {
                 images.remove(digest)?;
             }
         }
         Ok(())
+    }
+
+    /// Warnings of all targets, each once, and the metadata file.
+    fn tell(&self, plan: &Plan, args: &Args) -> anyhow::Result<()> {
+        let baked = || plan.targets.iter().filter_map(|planned| self.baked.get_key_value(&planned.name));
+        if args.progress.shows_warnings() {
+            let mut warnings: Vec<Warning> = Vec::new();
+            for warning in baked().flat_map(|(_, baked)| &baked.warnings) {
+                if !warnings.contains(warning) {
+                    warnings.push(warning.clone());
+                }
+            }
+            self.session.lint(&warnings);
+        }
+        self.session.note_isolation()?;
+        let Some(path) = &args.metadata_file else { return Ok(()) };
+        let told = baked().filter_map(|(name, baked)| Some((name.clone(), solve::metadata(baked.image.as_ref()?))));
+        let text = format!("{:#}\n", Value::Object(told.collect()));
+        let path = self.session.absolute(path);
+        fs::write(&path, text).with_context(|| path.display().to_string())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::{Platform, Reference};
-use crate::cli::call;
+use crate::cli::call::{self, Asked};
 use crate::cli::context;
 use crate::cli::exit::{Exit, Unsupported, usage};
 use crate::cli::flags::{self, ignored_flags};
@@ -143,40 +143,63 @@ ignored_flags!(
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
-    refuse(&args)?;
-    session.warn_ignored(&args.ignored.0);
-    if !args.cache_from.is_empty() || !args.cache_to.is_empty() {
-        session.warn("--cache-from and --cache-to have no effect: the local cache is used, and nothing else");
-    }
+    args.admit(session)?;
     let img = session.face == Face::Img;
     if img && args.tags.is_empty() && args.outputs.is_empty() {
         return Err(usage("please specify an image tag with `-t` or an output spec with `-o`"));
     }
-    let tags: Vec<Reference> = args.tags.iter().cloned().map(Reference::or_latest).collect();
-    if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
-        return Err(usage(format!("a name to give cannot have a digest: {tag}")));
-    }
-    let title = tags.first().map(Reference::familiar);
+    let title = args.tags.first().map(|tag| tag.clone().or_latest().familiar());
     if let (true, Some(title)) = (img, &title) {
         session.note(format!("Building {title}"));
         session.note("Setting up the rootfs... this may take a bit.");
     }
-    let call = if args.check { "check" } else { &args.call };
-    let asked = call::parse(call)?;
-    let build = request(args, tags, session)?;
+    let asked = args.asked()?;
+    let build = request(args, session)?;
     if let Some(asked) = asked {
         return call::run(session, asked, build);
     }
     let solved = solve::run(session, build);
-    // Only where something ran: to know how costs a process.
-    if let Some(reason) = session.state()?.isolation_used() {
-        session.note(reason);
-    }
+    session.note_isolation()?;
     solved?;
     if let (true, Some(title)) = (img, title) {
         session.note(format!("Successfully built {title}"));
     }
     Ok(Exit::Success)
+}
+
+impl Args {
+    /// Refuses what would change the result and is not done; says what is ignored.
+    pub fn admit(&self, session: &Session) -> anyhow::Result<()> {
+        refuse(self)?;
+        session.warn_ignored(&self.ignored.0);
+        if !self.cache_from.is_empty() || !self.cache_to.is_empty() {
+            session.warn("--cache-from and --cache-to have no effect: the local cache is used, and nothing else");
+        }
+        if let Some(tag) = self.tags.iter().find(|tag| tag.digest().is_some()) {
+            return Err(usage(format!("a name to give cannot have a digest: {tag}")));
+        }
+        Ok(())
+    }
+
+    /// What is to be known of the Dockerfile instead of a build.
+    pub fn asked(&self) -> anyhow::Result<Option<Asked>> {
+        call::parse(if self.check { "check" } else { &self.call })
+    }
+
+    /// Whether a result goes to standard output, where there is room for one.
+    pub fn writes_to_stdout(&self, session: &Session) -> anyhow::Result<bool> {
+        Ok(exports(self, &self.tags, session)?.iter().any(Export::is_to_stdout))
+    }
+
+    /// Puts values in the place of contexts that name a bake file's targets.
+    pub fn link(&mut self, image: impl Fn(&str) -> anyhow::Result<String>) -> anyhow::Result<()> {
+        for (_, value) in &mut self.build_contexts {
+            if let Some(target) = value.strip_prefix("target:") {
+                *value = image(target)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What would change the result and is not done.
@@ -197,8 +220,10 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn request(args: Args, tags: Vec<Reference>, session: &Session) -> anyhow::Result<Build> {
+/// A build as it is meant.
+pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
     let env = &session.env;
+    let tags: Vec<Reference> = args.tags.iter().cloned().map(Reference::or_latest).collect();
     let (context, dockerfile) = match &args.inline_dockerfile {
         Some(text) => {
             let source = DockerfileSource::Text { name: "inline".to_owned(), text: text.clone() };
