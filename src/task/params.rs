@@ -58,7 +58,8 @@ pub struct BuildParams {
     pub additional_targets: Vec<String>,
     /// Build argument to docker-save archive or OCI layout.
     pub image_args: BTreeMap<String, PathBuf>,
-    pub platforms: Option<String>,
+    pub platforms: Vec<String>,
+    /// Always where there are several platforms: an archive of docker's holds one.
     pub output_oci: bool,
     pub unpack_rootfs: bool,
     /// `--secret` specs.
@@ -80,6 +81,7 @@ impl BuildParams {
             Some(path) => PathBuf::from(path),
             None => context.join("Dockerfile"),
         };
+        let platforms = list(env.nonempty("IMAGE_PLATFORM"));
         let mut params = Self {
             context,
             dockerfile,
@@ -88,8 +90,8 @@ impl BuildParams {
             target: env.nonempty("TARGET").map(str::to_owned),
             additional_targets: list(env.nonempty("ADDITIONAL_TARGETS")),
             image_args: prefixed(env, "IMAGE_ARG_").into_iter().map(|(k, v)| (k, env.absolute(v))).collect(),
-            platforms: env.nonempty("IMAGE_PLATFORM").map(str::to_owned),
-            output_oci: switch(env, "OUTPUT_OCI")?.unwrap_or(false),
+            output_oci: switch(env, "OUTPUT_OCI")?.unwrap_or(false) || platforms.len() > 1,
+            platforms,
             unpack_rootfs: switch(env, "UNPACK_ROOTFS")?.unwrap_or(false),
             secrets: prefixed(env, "BUILDKIT_SECRET_")
                 .into_iter()
@@ -205,6 +207,9 @@ mod tests {
         assert!(params.output_oci && !params.unpack_rootfs);
         let env = Env::of([("BUILD_ARGS_FILE", path("args.yml").as_str())]);
         assert_eq!(BuildParams::read(&env).unwrap().build_args["D"], "four");
+        for (platforms, oci) in [("linux/arm64", false), ("linux/amd64, linux/arm64", true)] {
+            assert_eq!(BuildParams::read(&Env::of([("IMAGE_PLATFORM", platforms)])).unwrap().output_oci, oci);
+        }
     }
 
     #[test]

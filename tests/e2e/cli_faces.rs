@@ -38,9 +38,34 @@ fn build_takes_parameters_and_fills_the_declared_outputs() {
     let mut command = place.command("build");
     command.envs([("CONTEXT", "src"), ("TAG_FILE", "absent")]);
     assert!(ended(&mut command).fails_with(1).contains("tag file 'absent' does not exist"));
-    let mut command = place.command("build");
-    command.envs([("CONTEXT", "src"), ("IMAGE_PLATFORM", "linux/amd64,linux/arm64")]);
-    assert!(ended(&mut command).fails_with(1).contains("IMAGE_PLATFORM with several platforms is not supported"));
+}
+
+#[test]
+fn build_for_several_platforms_makes_an_index() {
+    let place = Place::empty();
+    place.write("src/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY for-$TARGETARCH /what\n");
+    for arch in ["amd64", "arm64"] {
+        place.write(&format!("src/for-{arch}"), arch);
+    }
+    let build = || {
+        let mut command = place.command("build");
+        command.envs([("CONTEXT", "src"), ("IMAGE_PLATFORM", "linux/amd64,linux/arm64"), ("REPOSITORY", "acct/app")]);
+        ended(&mut command)
+    };
+    build().ok();
+    std::fs::create_dir(place.at("image")).unwrap();
+    build().ok();
+    assert!(tree(&place.at("image")).iter().all(|path| !path.starts_with('.')), "nothing unfinished is left");
+    let json = |path: &str| serde_json::from_str::<serde_json::Value>(&place.read(path)).unwrap();
+    let digest = place.read("image/digest");
+    assert_eq!(json("image/image/index.json")["manifests"][0]["digest"], digest);
+    let index = json(&format!("image/image/blobs/{}", digest.replace(':', "/")));
+    let platforms: Vec<_> = (0..2).map(|at| index["manifests"][at]["platform"]["architecture"].clone()).collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+    place.dockless("load -i image/image.tar").ok();
+
+    std::fs::create_dir(place.at("rootfs")).unwrap();
+    assert!(build().fails_with(1).contains("the output rootfs has room for one"));
 }
 
 #[test]

@@ -8,12 +8,12 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::base::{Env, Reference, Secret};
-use crate::cli::exit::{Exit, Unsupported, missing, usage};
+use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::flags;
 use crate::cli::progress::Mode;
 use crate::cli::session::{Chosen, Session};
 use crate::cli::solve::{self, Build};
-use crate::engine::{Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
+use crate::engine::{BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
 use crate::exec::Network;
 use crate::expand::{self, Archive, Formats};
 use crate::image;
@@ -37,7 +37,7 @@ Parameters:
   TARGET, TARGET_FILE      stage to build [default: the last]
   ADDITIONAL_TARGETS       stages to build before it, with commas
   IMAGE_ARG_name           an image archive or OCI layout for FROM ${name}
-  IMAGE_PLATFORM           os/arch of the image
+  IMAGE_PLATFORM           os/arch of the image; several with commas, which means OUTPUT_OCI
   OUTPUT_OCI               true: image/image/, an OCI layout
   UNPACK_ROOTFS            true: rootfs/ and metadata.json too
   BUILDKIT_SECRET_id       a file for RUN --mount=type=secret
@@ -64,9 +64,6 @@ pub fn chosen(env: &Env) -> Chosen {
 pub fn run(session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     let params = BuildParams::read(&session.env).map_err(|error| usage(error.to_string()))?;
-    if params.platforms.as_ref().is_some_and(|list| list.contains(',')) {
-        return Err(Unsupported::refuse("IMAGE_PLATFORM with several platforms"));
-    }
     if session.env.nonempty("BUILDKIT_EXTRA_CONFIG").is_some() {
         session.warn(
             "BUILDKIT_EXTRA_CONFIG has no effect: there is no buildkitd (see REGISTRY_MIRRORS, LOCAL_CA_CERTIFICATE)",
@@ -88,6 +85,9 @@ pub fn run(session: &Session) -> anyhow::Result<Exit> {
     let rootfs = cwd.join("rootfs");
     let image = image.is_dir().then_some(image.as_path());
     let rootfs = rootfs.is_dir().then_some(rootfs.as_path());
+    if rootfs.is_some() && params.platforms.len() > 1 {
+        return Err(usage("IMAGE_PLATFORM names several platforms, and the output rootfs has room for one"));
+    }
     if image.is_none() && rootfs.is_none() {
         session.note("neither 'image' nor 'rootfs' are specified, finishing with no outputs");
     }
@@ -103,22 +103,11 @@ fn one(
     rootfs: Option<&Path>,
     session: &Session,
 ) -> anyhow::Result<()> {
+    if params.platforms.len() > 1 {
+        return index(params, target, output, session);
+    }
     let names = names(params)?;
-    let export = Export::Image { names: names.clone(), push: false, options: LayerOptions::default() };
-    let build = Build {
-        plan: Plan::Dockerfile(Box::new(plan(params, target, session)?)),
-        secrets: params.secrets.clone(),
-        secret_values: params.secret_texts.iter().map(|(id, text)| (id.clone(), Secret::from(text.as_str()))).collect(),
-        ssh: params.ssh.iter().cloned().collect(),
-        exports: vec![export],
-        epoch: session.epoch()?,
-        mode: Mode::Auto,
-        quiet: false,
-        iidfile: None,
-        metadata_file: None,
-        record: None,
-    };
-    let built = solve::run(session, build)?.context("the build made no image")?;
+    let built = build(params, target, Vec::new(), session)?;
     if output.is_none() && rootfs.is_none() {
         return Ok(());
     }
@@ -150,6 +139,50 @@ fn one(
         publish(&staged, rootfs)?;
     }
     Ok(())
+}
+
+/// The same for several platforms: an index over their images, as a layout and as its tar.
+fn index(params: &BuildParams, target: Option<&str>, output: Option<&Path>, session: &Session) -> anyhow::Result<()> {
+    let Some(output) = output else { return build(params, target, Vec::new(), session).map(drop) };
+    let names = names(params)?;
+    let staged = staging(output)?;
+    let layout = |name: &str, tar| Export::Oci {
+        names: names.clone(),
+        dest: Dest::File(staged.path().join(name)),
+        tar,
+        options: LayerOptions::default(),
+    };
+    build(params, target, vec![layout("image", false), layout("image.tar", true)], session)?;
+    // Of what lies here: the store's own form of the image is not compressed.
+    let index = fs::read(staged.path().join("image/index.json"))?;
+    let index: serde_json::Value = serde_json::from_slice(&index)?;
+    let digest = index["manifests"][0]["digest"].as_str().context("the layout that was written is empty")?;
+    fs::write(staged.path().join("digest"), digest)?;
+    publish(&staged, output)
+}
+
+/// Builds one target into the local store, and whatever else is asked for.
+fn build(
+    params: &BuildParams,
+    target: Option<&str>,
+    exports: Vec<Export>,
+    session: &Session,
+) -> anyhow::Result<BuiltImage> {
+    let store = Export::Image { names: names(params)?, push: false, options: LayerOptions::default() };
+    let build = Build {
+        plan: Plan::Dockerfile(Box::new(plan(params, target, session)?)),
+        secrets: params.secrets.clone(),
+        secret_values: params.secret_texts.iter().map(|(id, text)| (id.clone(), Secret::from(text.as_str()))).collect(),
+        ssh: params.ssh.iter().cloned().collect(),
+        exports: [store].into_iter().chain(exports).collect(),
+        epoch: session.epoch()?,
+        mode: Mode::Auto,
+        quiet: false,
+        iidfile: None,
+        metadata_file: None,
+        record: None,
+    };
+    solve::run(session, build)?.context("the build made no image")
 }
 
 /// A hidden folder on the output's own file system, so that each result appears by a rename.
@@ -188,8 +221,7 @@ fn plan(params: &BuildParams, target: Option<&str>, session: &Session) -> anyhow
         load(path, &reference, session).with_context(|| format!("IMAGE_ARG_{name}"))?;
         build_args.insert(name.clone(), reference.or_latest().to_string());
     }
-    let platforms =
-        params.platforms.iter().flat_map(|list| list.split(',')).map(str::parse).collect::<Result<_, _>>()?;
+    let platforms = params.platforms.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
     Ok(DockerfilePlan {
         context: Context::Directory(session.absolute(&params.context)),
         dockerfile: DockerfileSource::Path(Some(session.absolute(&params.dockerfile))),
