@@ -3,6 +3,7 @@
 #   make demo     the main job on a small monorepo, from nothing, with no daemon and no registry
 #   make test     every test; installs what is missing
 #   make test-shapes  Dockerfiles as people write them, built with the network and run; for every night
+#   make test-oracles  every golden build by buildah too; for every night
 #   make test-reach  the same build in every place that dockless knows, all of it
 #   make release  the task image, built by dockless and laid out in release/
 
@@ -21,7 +22,7 @@ TEST_ARGS  ?=
 HOST       := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY     := target/$(HOST)/release/dockless
 
-.PHONY: all binary docker test test-reach test-shapes release clean fly-execute demo lint bench
+.PHONY: all binary docker test test-oracles test-reach test-shapes release clean fly-execute demo lint bench
 
 all: docker
 
@@ -38,6 +39,10 @@ test:
 
 test-shapes: binary
 	ci/shapes target/dockless
+
+test-oracles:
+	ci/setup
+	DOCKLESS_ORACLES=all $(CARGO) test --locked --test e2e golden_build -- --show-output
 
 # The same build in every place, all of it: as root, for half an hour. `make test` has the hard core.
 test-reach: binary
@@ -63,7 +68,7 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	ci/deps
 	shellcheck tests/reach/inside tests/reach/killed tests/reach/contained/outside tests/reach/jail/jail
-	shellcheck ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips ci/instructions .ci/run
+	shellcheck fuzz/run ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips ci/instructions .ci/run
 
 # BASE here is a commit, to compare with.
 bench:

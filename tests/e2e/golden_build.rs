@@ -6,6 +6,9 @@
 //! cannot keep: modes, links to nowhere, archives. With a file `differs`, which says why, dockerd is not what is
 //! followed: `expected.json` is then what newer builders make (recorded with dockless, and read by a person), and
 //! `dockerd.json` what dockerd makes, where it understands the case at all.
+//!
+//! Debian's buildah builds them too (`make test-oracles`; a few of them in every run). Where what it makes is not what is
+//! expected, a file `buildah` in the folder says why, and after an empty line what differs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,7 @@ fn args(case: &Path) -> Vec<String> {
 fn context(case: &Path, dir: &Path) -> PathBuf {
     let context = dir.join(name(case));
     oracle::run(Command::new("cp").arg("-RP").arg(case).arg(&context));
-    for ours in ["args", "differs", "expected.json", "dockerd.json"] {
+    for ours in ["args", "differs", "buildah", "expected.json", "dockerd.json"] {
         let _ = fs::remove_file(context.join(ours));
     }
     if context.join("context.sh").exists() {
@@ -56,7 +59,11 @@ fn context(case: &Path, dir: &Path) -> PathBuf {
 
 /// Two at a time: the cases also prove that builds side by side on one state folder do not disturb each other.
 fn each_case(work: impl Fn(&Path) -> Result<(), String> + Sync) {
-    let todo = Mutex::new(cases().into_iter());
+    each_of(cases(), work);
+}
+
+fn each_of(cases: Vec<PathBuf>, work: impl Fn(&Path) -> Result<(), String> + Sync) {
+    let todo = Mutex::new(cases.into_iter());
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -114,14 +121,20 @@ fn history(image: &Value) -> Vec<(String, bool)> {
 
 /// The differences alone, line by line, or a failing tree would bury them.
 fn compare(expected: &Value, actual: &Value) -> Result<(), String> {
+    let mut lines = compare_contents(expected, actual);
+    if history(expected) != history(actual) {
+        lines.push(format!("history\n  - {}\n  + {}", expected["history"], actual["history"]));
+    }
+    if lines.is_empty() { Ok(()) } else { Err(lines.join("\n")) }
+}
+
+/// The same without the history, which tells of the builder.
+fn compare_contents(expected: &Value, actual: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     for key in ["os", "architecture", "config"] {
         if expected[key] != actual[key] {
             lines.push(format!("{key}\n  - {}\n  + {}", expected[key], actual[key]));
         }
-    }
-    if history(expected) != history(actual) {
-        lines.push(format!("history\n  - {}\n  + {}", expected["history"], actual["history"]));
     }
     let set = |v: &Value| -> Vec<String> {
         v["tree"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
@@ -129,7 +142,7 @@ fn compare(expected: &Value, actual: &Value) -> Result<(), String> {
     let (want, have) = (set(expected), set(actual));
     lines.extend(want.iter().filter(|l| !have.contains(l)).map(|l| format!("tree - {l}")));
     lines.extend(have.iter().filter(|l| !want.contains(l)).map(|l| format!("tree + {l}")));
-    if lines.is_empty() { Ok(()) } else { Err(lines.join("\n")) }
+    lines
 }
 
 #[test]
@@ -194,5 +207,65 @@ fn dockerd_makes_what_is_expected() {
             return record(case, name_of_expected, &description);
         }
         compare(&expected(case, name_of_expected)?, &description)
+    });
+}
+
+/// A few of different kinds, for runs that have no time for all.
+const USUAL: [&str; 5] =
+    ["add-archives-of-each-kind", "copy-chown-names", "dockerignore-reinclude", "onbuild", "user-names"];
+
+/// What buildah leaves of a step's surroundings in an image: the step's host name, and what it mounted over.
+fn without_traces(mut image: Value) -> Value {
+    const TRACES: [&str; 4] = [" /etc/hostname", " /etc/hosts", " /etc/resolv.conf", " /run"];
+    if let Some(config) = image["config"].as_object_mut() {
+        config.remove("Hostname");
+    }
+    if let Some(tree) = image["tree"].as_array_mut() {
+        tree.retain(|line| !TRACES.iter().any(|trace| line.as_str().unwrap().ends_with(trace)));
+    }
+    image
+}
+
+#[test]
+fn buildah_makes_what_is_expected() {
+    let test = "buildah_makes_what_is_expected";
+    let Some(buildah) = oracle::Buildah::start(test) else { return };
+    let all = std::env::var_os("DOCKLESS_ORACLES").is_some_and(|which| which == "all");
+    let chosen = cases().into_iter().filter(|case| all || USUAL.contains(&name(case))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let base = oracle::tree(&oracle::import_busybox(&state, &dir.path().join("bases")));
+    let archive = dir.path().join("base.tar");
+    let mut save = Command::new(oracle::dockless());
+    oracle::run(save.args(["save", "-o", archive.to_str().unwrap(), oracle::BUSYBOX]).env("DOCKLESS_STATE", &state));
+    oracle::run(&mut buildah.command(&["pull", &format!("docker-archive:{}", archive.display())]));
+    each_of(chosen, |case| {
+        let context = context(case, dir.path());
+        let archive = dir.path().join(format!("{}.tar", name(case)));
+        let args = args(case);
+        let mut build = vec!["bud", "--isolation=chroot", "--pull-never", "--format=docker", "-q", "-t", name(case)];
+        build.push("--identity-label=false");
+        build.extend(args.iter().map(String::as_str));
+        build.push(".");
+        let output = buildah.command(&build).current_dir(&context).output().map_err(|e| e.to_string())?;
+        let differences = if output.status.success() {
+            let place = format!("docker-archive:{}", archive.display());
+            oracle::run(&mut buildah.command(&["push", name(case), &place]));
+            compare_contents(&expected(case, "expected.json")?, &without_traces(oracle::describe(&archive, &base)))
+        } else {
+            let error = String::from_utf8_lossy(&output.stderr);
+            let error = error.trim_end().lines().last().unwrap_or_default().replace(dir.path().to_str().unwrap(), "");
+            // Some name a place in memory.
+            let error = error.split(" Next:").next().unwrap_or_default();
+            vec![format!("does not build: {error}")]
+        };
+        let text = fs::read_to_string(case.join("buildah")).unwrap_or_default();
+        let (reason, known) = text.trim_end().split_once("\n\n").unwrap_or((&text, ""));
+        let differences = differences.join("\n");
+        if is_recording() && differences != known {
+            let reason = if reason.is_empty() { "WHY?" } else { reason };
+            return fs::write(case.join("buildah"), format!("{reason}\n\n{differences}\n")).map_err(|e| e.to_string());
+        }
+        if differences == known { Ok(()) } else { Err(format!("- {known}\n+ {differences}")) }
     });
 }

@@ -146,6 +146,40 @@ impl Drop for Dockerd {
     }
 }
 
+/// Debian's buildah, with a store of its own.
+pub struct Buildah {
+    dir: tempfile::TempDir,
+}
+
+/// What it gets wrong changes with its version; the notes in the case folders are of this one.
+const BUILDAH: &str = "buildah version 1.28.";
+
+impl Buildah {
+    /// None, with the reason said, where it cannot run.
+    pub fn start(test: &str) -> Option<Self> {
+        if !is_root() {
+            skip(test, "buildah --isolation=chroot needs root here");
+            return None;
+        }
+        let version = Command::new("buildah").arg("--version").output();
+        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        if !version.starts_with(BUILDAH) {
+            skip(test, &format!("needs {BUILDAH}x (Debian 12: buildah); here is {version:?}"));
+            return None;
+        }
+        Some(Self { dir: tempfile::tempdir().unwrap() })
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("buildah");
+        for (option, place) in [("--root", "root"), ("--runroot", "run")] {
+            command.arg(option).arg(self.dir.path().join(place));
+        }
+        command.arg("--storage-driver=vfs").args(args).stdin(Stdio::null());
+        command
+    }
+}
+
 /// A tree of files, a line each, by path.
 pub type Tree = BTreeMap<String, String>;
 
