@@ -114,15 +114,32 @@ fn program(machine: u16) -> Vec<u8> {
     elf
 }
 
-/// A world with a program for a machine in its context; none where no step can run.
-fn with_program(machine: u16) -> Option<World> {
+/// The same for arm64, in the format of 64 bits.
+fn arm64_program() -> Vec<u8> {
+    let code = [0xd280_0000_u32, 0xd280_0ba8, 0xd400_0001]; // mov x0, #0; mov x8, #93; svc #0
+    let (headers, base) = (64 + 56, 0x40_0000_u64);
+    let size = headers + 4 * code.len() as u64;
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    elf.extend([2_u16, 183].map(u16::to_le_bytes).concat()); // a program, for AArch64
+    elf.extend(1_u32.to_le_bytes());
+    elf.extend([base + headers, 64, 0].map(u64::to_le_bytes).concat());
+    elf.extend(0_u32.to_le_bytes());
+    elf.extend([64_u16, 56, 1, 0, 0, 0].map(u16::to_le_bytes).concat());
+    elf.extend([1_u32, 5].map(u32::to_le_bytes).concat());
+    elf.extend([0, base, base, size, size, 0x1000].map(u64::to_le_bytes).concat());
+    elf.extend(code.map(u32::to_le_bytes).concat());
+    elf
+}
+
+/// A world with a program in its context; none where no step can run.
+fn with_program(program: &[u8]) -> Option<World> {
     let world = World::new();
     if let Err(error) = world.state.choice() {
         eprintln!("skip: needs a place where steps can run ({error:#})");
         return None;
     }
     let path = world.context().join("program");
-    fs::write(&path, program(machine)).unwrap();
+    fs::write(&path, program).unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     Some(world)
 }
@@ -136,7 +153,7 @@ fn a_step_of_a_386_image_runs_on_amd64() {
         return;
     }
     const I386: u16 = 3;
-    let Some(world) = with_program(I386) else { return };
+    let Some(world) = with_program(&program(I386)) else { return };
     let runs_here = std::process::Command::new(world.context().join("program")).status();
     if runs_here.is_err() {
         eprintln!("skip: this kernel runs no 386 programs");
@@ -147,10 +164,32 @@ fn a_step_of_a_386_image_runs_on_amd64() {
 }
 
 #[test]
+fn a_step_of_another_machine_runs_where_an_emulator_is_registered() {
+    let Some(world) = with_program(&arm64_program()) else { return };
+    // One that is opened when it is registered (flag F) is there inside of a step's root too.
+    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+    let registered = entries
+        .filter(|entry| entry.file_name().to_string_lossy().contains("aarch64"))
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .any(|text| {
+            text.starts_with("enabled") && text.lines().any(|line| line.starts_with("flags:") && line.contains('F'))
+        });
+    if !registered || Platform::host().arch == "arm64" {
+        eprintln!(
+            "skip: a_step_of_another_machine_runs_where_an_emulator_is_registered: needs another machine than arm64, and \
+             an emulator of arm64 in binfmt_misc (Debian: qemu-user-static)"
+        );
+        return;
+    }
+    let (outcome, _) = world.build_with(RUN, platforms(&["linux/arm64"])).ok();
+    assert_eq!(outcome.image.unwrap().platform.to_string(), "linux/arm64");
+}
+
+#[test]
 fn a_step_that_nothing_here_can_run_says_so() {
     // Of a machine that is long gone, so that no emulator is registered for it.
     const CLIPPER: u16 = 127;
-    let Some(world) = with_program(CLIPPER) else { return };
+    let Some(world) = with_program(&program(CLIPPER)) else { return };
     let error = world.build_with(RUN, platforms(&["linux/s390x"])).err();
     let foreign = error.chain().find_map(|cause| cause.downcast_ref::<ForeignPlatform>()).expect("a reason");
     assert_eq!(foreign.program, "/program");
