@@ -1,71 +1,15 @@
 //! Nothing that can be written into a Dockerfile makes the frontend panic, hang or contradict itself.
 
-use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use annotate_snippets::Renderer;
-use dockless::base::patterns::Matcher;
-use dockless::base::{Digest, Epoch, Platform, Reference};
-use dockless::frontend::{self, ImageConfigs, Input, Question, ResolvedImage};
-use dockless::image::config::ImageConfig;
-use dockless::llb::{Graph, pb, print};
+use broken_input::dockerfile as check;
+use dockless::frontend;
 use proptest::prelude::*;
 
-/// Every image exists, and one in three brings triggers.
-struct Anything;
-
-impl ImageConfigs for Anything {
-    fn resolve(&self, reference: &Reference, platform: &Platform) -> anyhow::Result<ResolvedImage> {
-        let digest = Digest::of(reference.to_string());
-        let mut config = ImageConfig::new(platform.clone());
-        config.rootfs.diff_ids = vec![dockless::base::DiffId(digest)];
-        if digest.as_bytes()[0].is_multiple_of(3) {
-            config.config.on_build = vec!["COPY --from=b . /".to_owned(), "RUN <<E\nx\nE".to_owned()];
-        }
-        Ok(ResolvedImage { reference: reference.with_digest(digest), config })
-    }
-
-    fn source_date(&self, _: &pb::Definition) -> anyhow::Result<Option<i64>> {
-        Ok(Some(86400))
-    }
-}
-
-fn input(text: &[u8]) -> Input {
-    let mut input = Input::new("Dockerfile", text, Epoch::new(std::time::UNIX_EPOCH, None).expect("no date"));
-    input.build_platform = Platform::new("linux", "amd64", "");
-    input.build_args = BTreeMap::from([("ARGUMENT".to_owned(), "value $x \"".to_owned())]);
-    input
-}
-
-/// Far above what any of these inputs takes, even unoptimised on a busy machine.
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn check(text: &[u8]) {
-    let started = Instant::now();
-    let _ = frontend::ast::dump("Dockerfile", text);
-    let input = input(text);
-    let outcome = frontend::build(&input, &Anything);
-    match &outcome {
-        Err(error) => {
-            let _ = error.render(&Renderer::styled());
-            let _ = error.to_string();
-        }
-        Ok(built) => {
-            let graph = Graph::decode(&built.definition).expect("a definition of ours is valid");
-            let _ = (print::text(&graph), print::json(&graph), print::dot(&graph));
-            let again = frontend::build(&input, &Anything).expect("it was built before");
-            assert_eq!(built.definition, again.definition, "the same text makes the same graph");
-            assert_eq!(built.config.to_bytes(), again.config.to_bytes());
-            built.warnings.iter().for_each(|w| drop(w.render(&Renderer::styled())));
-        }
-    }
-    for question in [Question::Check, Question::Outline, Question::Targets] {
-        if let Ok(answer) = frontend::ask(question, &input, &Anything) {
-            let _ = (answer.text(), answer.json().to_string());
-        }
-    }
-    assert!(started.elapsed() < LIMIT, "{:?} for {:?}", started.elapsed(), String::from_utf8_lossy(text));
-}
+#[path = "support/broken_input.rs"]
+mod broken_input;
 
 /// Lines that are nearly right.
 fn line() -> impl Strategy<Value = String> {
@@ -189,14 +133,7 @@ proptest! {
         lines in prop::collection::vec("!?[ab*?/.\\[\\]\\\\^# é-]{0,12}", 0..8),
         path in "[ab./é-]{0,20}",
     ) {
-        let patterns = frontend::ignore::parse(&lines.join("\n"));
-        // A pattern that is none is an error, never worse.
-        if let Ok(matcher) = Matcher::new(&patterns) {
-            let whole = matcher.matches(&path);
-            let again = matcher.matches(&path);
-            prop_assert_eq!(whole.ok(), again.ok());
-            let _ = matcher.decisive(&path);
-        }
+        broken_input::ignore(format!("{path}\n{}", lines.join("\n")).as_bytes());
     }
 
     #[test]
@@ -208,6 +145,25 @@ proptest! {
 /// More with `PROPTEST_CASES`.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256)
+}
+
+/// What the fuzzers found worth keeping (`fuzz/run` gathers it), and what once broke something.
+#[test]
+fn the_corpora_of_the_fuzzers_hold() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let targets: [(&str, fn(&[u8])); 4] = [
+        ("dockerfile", broken_input::dockerfile),
+        ("expand", broken_input::word),
+        ("flags", broken_input::flags),
+        ("ignore", broken_input::ignore),
+    ];
+    for (name, target) in targets {
+        let inputs: Vec<_> = fs::read_dir(corpora.join(name)).expect("a corpus").collect();
+        assert!(!inputs.is_empty(), "{name} has no corpus");
+        for input in inputs {
+            target(&fs::read(input.expect("an entry").path()).expect("an input"));
+        }
+    }
 }
 
 #[test]
