@@ -21,6 +21,8 @@ mod memory;
 mod programs;
 #[path = "registry/real.rs"]
 mod real;
+#[path = "registry/shared.rs"]
+mod shared;
 
 use std::time::Duration;
 

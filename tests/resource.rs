@@ -82,6 +82,7 @@ impl Place {
             let mut log = log.lock().unwrap();
             match event {
                 Event::Log { data, .. } => log.push_str(&String::from_utf8_lossy(&data)),
+                Event::Vertex(vertex) if vertex.cached => log.push_str(&format!("CACHED {}\n", vertex.name)),
                 Event::Warning { message, .. } => log.push_str(&format!("warning: {message}\n")),
                 _ => {}
             }

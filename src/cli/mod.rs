@@ -2,6 +2,7 @@
 //! becomes lines, files and an exit code. Other tools' command lines (faces) end in the same requests.
 
 mod bake;
+mod cache;
 mod call;
 mod changes;
 mod context;

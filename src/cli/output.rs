@@ -182,7 +182,7 @@ pub fn compression(text: &str) -> Result<Compression, String> {
 }
 
 /// Levels as BuildKit bounds them.
-fn check_level(options: &LayerOptions) -> Result<(), String> {
+pub fn check_level(options: &LayerOptions) -> Result<(), String> {
     let Some(level) = options.level else { return Ok(()) };
     let highest = match options.compression {
         Some(Compression::Zstd) => 22,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
+use super::shared::{INLINE, StepCache};
 use super::{Dest, Export, LayerOptions, State};
 use crate::base::{Cancel, Epoch, Progress, Reference};
 use crate::export;
@@ -23,6 +24,8 @@ pub struct Built<'a> {
     pub config: Option<ImageConfig>,
     pub base: Option<ImageConfig>,
     pub epoch: Epoch,
+    /// What its image is to carry of the step cache.
+    pub inline: Option<Arc<StepCache>>,
     pub progress: &'a Progress,
     pub cancel: &'a Cancel,
 }
@@ -134,23 +137,25 @@ impl Built<'_> {
         })
     }
 
-    fn snapshot(&self) -> anyhow::Result<Snapshot> {
+    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         self.request.snapshot(&self.result, self.cancel)
     }
 
     pub fn image(&self, options: &LayerOptions) -> anyhow::Result<Image> {
         let snapshots = self.state.snapshots()?;
-        let layers = export::layers(snapshots, &self.snapshot()?, options, &self.epoch, self.cancel)?;
-        let fallback;
-        let config = match &self.config {
-            Some(config) => config,
-            None => {
-                fallback = export::default_config(crate::base::Platform::host());
-                &fallback
-            }
+        let snapshot = self.snapshot()?;
+        let layers = export::layers(snapshots, &snapshot, options, &self.epoch, self.cancel)?;
+        let mut config = match &self.config {
+            Some(config) => config.clone(),
+            None => export::default_config(crate::base::Platform::host()),
         };
+        // A base image's own is of no use to readers of this one.
+        config.extra.remove(INLINE);
+        if let Some(cache) = &self.inline {
+            config.extra.insert(INLINE.to_owned(), cache.inline(&snapshot, &layers)?.into());
+        }
         let blobs = self.state.blobs()?;
-        export::image(layers, config, self.base.as_ref(), options, &self.epoch, blobs.as_ref())
+        export::image(layers, &config, self.base.as_ref(), options, &self.epoch, blobs.as_ref())
     }
 
     /// Times that were clamped are not those on disk.

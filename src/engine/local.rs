@@ -8,12 +8,13 @@ use super::dockerfile::Prepared;
 use super::exports::Built;
 use super::platforms::{Family, OnePlatform};
 use super::resolve::Resolver;
+use super::shared::{SharedCaches, StepCache};
 use super::{BuiltImage, DockerfilePlan, Engine, Plan, SolveOutcome, SolveRequest, State, dockerfile, failure};
 use crate::base::Epoch;
 use crate::frontend::{self, Answer, Question};
 use crate::image::ImageConfig;
 use crate::llb::{self, pb};
-use crate::ops::{self, Ref, Request, SnapshotResults};
+use crate::ops::{self, Ref, Request};
 use crate::snapshot::{Snapshot, Tree};
 use crate::solver::Solver;
 
@@ -57,7 +58,7 @@ impl LocalEngine {
     fn files(&self, request: &SolveRequest, definition: &pb::Definition) -> anyhow::Result<Arc<dyn Tree>> {
         let definition = llb::Graph::decode(definition)?;
         let resources = Arc::new(self.resources(request));
-        let result = self.solve_graph(&resources, &definition, request)?;
+        let result = self.solve_graph(&resources, &definition, request, &self.own_cache(request)?)?;
         resources.tree(&result)
     }
 
@@ -84,6 +85,8 @@ impl LocalEngine {
         resources.locals = prepared.locals;
         resources.shm_size = plan.shm_size;
         let resources = Arc::new(resources);
+        let caches = plan.caches.asked_for_in(&plan.build_args);
+        let cache = Arc::new(StepCache::new(&self.state, &caches, &request.progress, &request.cancel)?);
         let mut results = Vec::with_capacity(planned.len());
         for built in planned {
             let platform = built.config.platform.clone();
@@ -93,13 +96,22 @@ impl LocalEngine {
                 base: built.base,
                 epoch: built.epoch.map_or(request.epoch, |seconds| request.epoch.pinned(seconds)),
             };
-            results.push((platform, self.build(request, &resources, job)?));
+            let mut built = self.build(request, &resources, job, &cache)?;
+            built.inline = caches.is_inline().then(|| Arc::clone(&cache));
+            results.push((platform, built));
         }
+        let snapshots = match caches.to.is_empty() {
+            true => Vec::new(),
+            false => results.iter().map(|(_, built)| built.snapshot()).collect::<anyhow::Result<_>>()?,
+        };
         let mut outcome = match results.len() {
             1 => results.iter().try_fold(SolveOutcome::default(), |_, (_, built)| export(request, built))?,
             _ => export_all(request, &Family(results))?,
         };
         outcome.warnings = warnings;
+        for target in &caches.to {
+            cache.export(target, &snapshots, &request.epoch, &request.progress, &request.cancel)?;
+        }
         Ok(outcome)
     }
 
@@ -110,14 +122,21 @@ impl LocalEngine {
         resources
     }
 
+    /// The state folder's records and no others.
+    fn own_cache(&self, request: &SolveRequest) -> anyhow::Result<Arc<StepCache>> {
+        let none = SharedCaches::default();
+        Ok(Arc::new(StepCache::new(&self.state, &none, &request.progress, &request.cancel)?))
+    }
+
     fn build<'a>(
         &'a self,
         request: &'a SolveRequest,
         resources: &'a Arc<Request>,
         job: Job,
+        cache: &Arc<StepCache>,
     ) -> anyhow::Result<Built<'a>> {
         let definition = llb::Graph::decode(&job.definition)?;
-        let result = self.solve_graph(resources, &definition, request)?;
+        let result = self.solve_graph(resources, &definition, request, cache)?;
         Ok(Built {
             state: &self.state,
             request: resources,
@@ -125,6 +144,7 @@ impl LocalEngine {
             config: job.config,
             base: job.base,
             epoch: job.epoch,
+            inline: None,
             progress: &request.progress,
             cancel: &request.cancel,
         })
@@ -135,11 +155,11 @@ impl LocalEngine {
         resources: &Arc<Request>,
         definition: &llb::Graph,
         request: &SolveRequest,
+        cache: &Arc<StepCache>,
     ) -> anyhow::Result<Ref> {
         let Some(head) = definition.head() else { return Ok(Ref::Snapshot(Snapshot::scratch())) };
         let graph = ops::graph(resources, definition)?;
-        let results = Arc::new(SnapshotResults(self.state.clone()));
-        let solver = Solver::new(self.state.cache().clone(), results, request.progress.clone());
+        let solver = Solver::new(cache.clone(), cache.clone(), request.progress.clone());
         let mut solved =
             solver.solve(&graph, &[head], &request.cancel).map_err(|error| failure::of_step(error, definition))?;
         solved.pop().context("the solver gave no result")
@@ -157,7 +177,7 @@ impl Engine for LocalEngine {
                 resources.locals.clone_from(locals);
                 let resources = Arc::new(resources);
                 let job = Job { definition: definition.clone(), config: None, base: None, epoch: request.epoch };
-                export(request, &self.build(request, &resources, job)?)
+                export(request, &self.build(request, &resources, job, &self.own_cache(request)?)?)
             }
         }
     }

@@ -13,6 +13,7 @@ mod platforms;
 mod prune;
 mod resolve;
 mod rootfs;
+pub mod shared;
 mod state;
 mod usage;
 pub mod volumes;
@@ -27,6 +28,7 @@ use crate::image::Descriptor;
 pub use failure::{Location, StepFailed};
 pub use local::LocalEngine;
 pub use prune::{Keep, Pruned, prune};
+pub use shared::SharedCaches;
 pub use state::{Settings, State};
 pub use usage::{Usage, UsageKind, du};
 
@@ -74,6 +76,7 @@ pub struct DockerfilePlan {
     pub extra_hosts: Vec<(String, String)>,
     pub ulimits: Vec<(String, u64, u64)>,
     pub shm_size: Option<u64>,
+    pub caches: SharedCaches,
 }
 
 impl DockerfilePlan {
@@ -93,6 +96,7 @@ impl DockerfilePlan {
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
             shm_size: None,
+            caches: SharedCaches::default(),
         }
     }
 }

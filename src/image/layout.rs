@@ -68,6 +68,21 @@ pub fn write_index(dir: &Path, index: &Index) -> Result<()> {
     write_file(&dir.join(INDEX), &index.to_bytes())
 }
 
+/// What an entry is called within its layout: mostly a tag.
+pub fn layout_name(entry: &Descriptor) -> Option<&String> {
+    entry.annotations.get(REF_NAME)
+}
+
+/// Gives a name within a layout to a manifest whose blobs are there; another that had it loses it.
+pub fn name_in_layout(dir: &Path, descriptor: &Descriptor, name: &str) -> Result<()> {
+    let mut index = read_index(dir)?;
+    index.manifests.retain(|entry| layout_name(entry).is_none_or(|other| other != name));
+    let mut entry = descriptor.clone();
+    entry.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+    index.manifests.push(entry);
+    write_index(dir, &index)
+}
+
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     let write = || {

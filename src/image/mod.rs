@@ -22,6 +22,7 @@ use std::path::Path;
 pub use config::ImageConfig;
 pub use convert::{Uniform, uniform};
 pub use import::{import, of_layer};
+pub use layout::{layout_name, name_in_layout, read_index as read_layout};
 pub use loaded::Image;
 pub use local::{Collected, ImageStore, Pin, StoredImage};
 pub use manifest::{Index, Manifest};

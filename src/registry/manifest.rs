@@ -78,6 +78,16 @@ impl Registry {
         self.resolve_warned(reference, platform, blobs, &mut |_| {}, Watch::new(cancel))
     }
 
+    /// Ok means that the manifest or index itself, of whatever kind of thing it is, is in `blobs`, verified.
+    pub fn document(&self, reference: &Reference, blobs: &dyn BlobStore, cancel: &Cancel) -> Result<Descriptor> {
+        let watch = Watch::new(cancel);
+        self.at_places(reference, &mut |_| {}, |place, tries| {
+            let document = self.0.document_at(place, reference, &name_of(reference), tries, watch)?;
+            put(blobs, &document.bytes, &document.descriptor.digest)?;
+            Ok(document.descriptor)
+        })
+    }
+
     pub(super) fn resolve_warned(
         &self,
         reference: &Reference,

@@ -12,7 +12,8 @@ use super::World;
 use super::params::{Put, printed};
 use crate::base::{Env, Platform, Reference, Secret};
 use crate::engine::{
-    Context, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, Plan, SolveRequest, State,
+    Context, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, Plan, SharedCaches,
+    SolveRequest, State,
 };
 use crate::image::Descriptor;
 use crate::layer::Compression;
@@ -30,6 +31,7 @@ pub fn build(
     context: &str,
     sources: &Path,
     name: &Reference,
+    caches: SharedCaches,
     platform: &Platform,
     state: &Arc<State>,
     world: &World<'_>,
@@ -47,6 +49,7 @@ pub fn build(
         build_args: build_args(params, sources, world.env)?,
         labels: labels(params, sources)?,
         platforms: vec![platform.clone()],
+        caches,
         ..DockerfilePlan::new(Context::Directory(context), DockerfileSource::Path(Some(dockerfile)))
     };
     // What a registry takes for granted, made at once instead of again for the push.

@@ -11,7 +11,8 @@ use super::source::Source;
 use super::{Outcome, Version, World, aliases, build, fields, say, shown_id};
 use crate::base::patterns::glob;
 use crate::base::{Digest, Reference};
-use crate::engine::State;
+use crate::engine::shared::{CachePlace, CacheSource, CacheTarget};
+use crate::engine::{SharedCaches, State};
 use crate::export;
 use crate::image::{self, Descriptor, ImageConfig};
 
@@ -119,10 +120,9 @@ impl Putter<'_> {
             return self.load(&Path::new(&dir).join("image"), &Wanted::Id(id), reference);
         }
         if let Some(context) = given(&params.build) {
-            self.load_bases()?;
-            self.fetch_caches(reference)?;
+            let caches = self.caches(reference)?;
             let platform = self.source.platform();
-            return build::build(params, &context, self.sources, reference, &platform, &self.state, self.world);
+            return build::build(params, &context, self.sources, reference, caches, &platform, &self.state, self.world);
         }
         if let Some(file) = given(&params.load_file) {
             let repository = given(&params.load_repository).context("must specify load_repository param")?;
@@ -178,21 +178,26 @@ impl Putter<'_> {
         })
     }
 
-    /// Base images that the build's `FROM` lines find here and need not pull.
-    fn load_bases(&self) -> anyhow::Result<()> {
-        let single = self.params.load_base.iter().filter(|dir| !dir.is_empty());
-        for dir in single.chain(&self.params.load_bases).chain(&self.params.cache_from) {
-            let base = |file: &str| read_line(&self.sources.join(dir).join(file));
-            let name = base("repository")?
-                .parse::<Reference>()
-                .and_then(|name| name.with_tag(&base("tag").unwrap_or_default()));
-            let name = name.with_context(|| format!("{dir}: repository and tag"))?;
-            self.load(&Path::new(dir).join("image"), &Wanted::Id(self.read_id(dir)?), &name)?;
-        }
-        Ok(())
+    /// A base image that the build's `FROM` lines find here and need not pull; its name.
+    fn load_base(&self, dir: &str) -> anyhow::Result<Reference> {
+        let base = |file: &str| read_line(&self.sources.join(dir).join(file));
+        let name =
+            base("repository")?.parse::<Reference>().and_then(|name| name.with_tag(&base("tag").unwrap_or_default()));
+        let name = name.with_context(|| format!("{dir}: repository and tag"))?;
+        self.load(&Path::new(dir).join("image"), &Wanted::Id(self.read_id(dir)?), &name)?;
+        Ok(name)
     }
 
-    fn fetch_caches(&self, reference: &Reference) -> anyhow::Result<()> {
+    /// Makes all images ready that the build may stand on. Those that are caches carry a step cache, where dockless
+    /// built them for a `put` with a cache; this build's image will.
+    fn caches(&self, reference: &Reference) -> anyhow::Result<SharedCaches> {
+        let mut caches = SharedCaches::default();
+        for dir in self.params.load_base.iter().filter(|dir| !dir.is_empty()).chain(&self.params.load_bases) {
+            self.load_base(dir)?;
+        }
+        for dir in &self.params.cache_from {
+            caches.from.push(CacheSource::Registry(self.load_base(dir)?));
+        }
         if self.params.wants_cache() {
             let from = match self.params.cache_tag.as_deref().filter(|tag| !tag.is_empty()) {
                 Some(tag) => self.name.with_tag(tag)?,
@@ -202,15 +207,14 @@ impl Putter<'_> {
             if let Err(error) = self.pull(&from) {
                 self.world.cancel.check()?;
                 self.world.progress.warn(format!("cache: {error:#}; building without it"));
-                return Ok(());
+            } else {
+                caches.from.push(CacheSource::Registry(from));
             }
         }
         if self.params.wants_cache() || !self.params.cache_from.is_empty() {
-            self.world.progress.warn(
-                "cache, cache_from: those images are at hand as base images; their steps are not taken over, because only a state folder that is kept holds a step cache",
-            );
+            caches.to.push(CacheTarget::new(CachePlace::Inline));
         }
-        Ok(())
+        Ok(caches)
     }
 
     fn import(&self, path: &str, reference: &Reference) -> anyhow::Result<Descriptor> {

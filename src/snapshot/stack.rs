@@ -78,6 +78,11 @@ impl Snapshot {
         hasher.finish()
     }
 
+    /// Whether this is the other with more on top, or the same.
+    pub fn starts_with(&self, other: &Self) -> bool {
+        self.deltas.starts_with(&other.deltas)
+    }
+
     /// An image's layer as it came, where the delta at this index is one.
     pub fn image_layer(&self, index: usize) -> Option<&LayerBlob> {
         match self.deltas.get(index)? {

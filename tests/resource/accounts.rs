@@ -85,7 +85,7 @@ fn a_client_certificate_is_shown_to_its_registry_alone() {
 }
 
 #[test]
-fn a_cache_that_is_there_is_fetched_and_its_limits_are_said() {
+fn a_cache_that_is_there_is_fetched_and_its_steps_are_taken_over() {
     if !has(&["docker-registry"]) {
         return;
     }
@@ -97,11 +97,16 @@ fn a_cache_that_is_there_is_fetched_and_its_limits_are_said() {
     let source = json!({ "repository": format!("{}/out", server.host()) });
     let params = json!({ "build": "src", "cache": true, "cache_tag": "cached" });
     place.put(json!({ "source": source, "params": params })).unwrap();
-    assert!(place.log().contains("their steps are not taken over"), "{}", place.log());
+    assert!(!place.log().contains("CACHED"), "{}", place.log());
+    // What was put carries its steps to the next container.
+    let next = Place::default();
+    next.write("src/Dockerfile", place.read("src/Dockerfile"));
+    next.put(json!({ "source": source, "params": { "build": "src", "cache": true } })).unwrap();
+    assert!(next.log().contains("CACHED [2/2] COPY Dockerfile /"), "{}", next.log());
     for (cache, wanted) in [(json!("true"), true), (json!(false), false), (json!("yes"), false)] {
         let place = Place::default();
         place.write("src/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
-        let params = json!({ "build": "src", "cache": cache });
+        let params = json!({ "build": "src", "cache": cache, "cache_tag": "none" });
         place.put(json!({ "source": source, "params": params })).unwrap();
         assert_eq!(place.log().contains("cache"), wanted, "{cache}: {}", place.log());
     }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::base::Platform;
+use crate::cli::cache;
 use crate::cli::exit::{Exit, Unsupported, missing, usage};
 use crate::cli::flags::{self, ignored_flags};
 use crate::cli::output::{self, BareDocker, Common};
@@ -82,9 +83,11 @@ pub struct BuildArgs {
     no_cache: bool,
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    #[arg(long, value_name = "SPEC", hide = true)]
+    /// Leave a step cache for others: type=inline, type=registry,ref=NAME, type=local,dest=DIR [,mode=max]
+    #[arg(long, value_name = "SPEC")]
     export_cache: Vec<String>,
-    #[arg(long, value_name = "SPEC", hide = true)]
+    /// Take over steps: type=registry,ref=NAME, type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
     import_cache: Vec<String>,
     #[arg(long = "allow", value_name = "NAME", hide = true)]
     allow: Vec<String>,
@@ -109,9 +112,6 @@ pub fn run(buildctl: Buildctl, session: &Session) -> anyhow::Result<Exit> {
 
 fn build(args: BuildArgs, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
-    if !args.export_cache.is_empty() || !args.import_cache.is_empty() {
-        session.warn("--export-cache and --import-cache have no effect: the local cache is used, and nothing else");
-    }
     if let Some(name) = args.allow.first() {
         session.warn(format!("--allow {name} has no effect: what a step may do is decided by this place"));
     }
@@ -127,7 +127,12 @@ fn build(args: BuildArgs, session: &Session) -> anyhow::Result<Exit> {
             (Plan::Dockerfile(Box::new(plan)), record)
         }
         Some(other) => return Err(Unsupported::instead(format!("--frontend {other}"), "dockerfile.v0 is built in")),
-        None => (Plan::Llb { definition: definition()?, locals }, None),
+        None => {
+            if !args.export_cache.is_empty() || !args.import_cache.is_empty() {
+                session.warn("--export-cache and --import-cache have no effect on a definition from standard input");
+            }
+            (Plan::Llb { definition: definition()?, locals }, None)
+        }
     };
     let build = Build {
         plan,
@@ -276,6 +281,7 @@ fn dockerfile(
         extra_hosts,
         ulimits: Vec::new(),
         shm_size: None,
+        caches: cache::read(&args.import_cache, &args.export_cache, ["--import-cache", "--export-cache"], session)?,
     };
     Ok((plan, record))
 }

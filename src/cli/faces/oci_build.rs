@@ -13,7 +13,9 @@ use crate::cli::flags;
 use crate::cli::progress::Mode;
 use crate::cli::session::{Chosen, Session};
 use crate::cli::solve::{self, Build};
-use crate::engine::{BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
+use crate::engine::{
+    BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan, SharedCaches,
+};
 use crate::exec::Network;
 use crate::expand::{self, Archive, Formats};
 use crate::image;
@@ -241,6 +243,7 @@ fn plan(params: &BuildParams, target: Option<&str>, session: &Session) -> anyhow
             .map_err(|reason| usage(format!("BUILDKIT_ADD_HOSTS {reason}")))?,
         ulimits: Vec::new(),
         shm_size: None,
+        caches: SharedCaches::default(),
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::base::{Platform, Reference};
+use crate::cli::cache;
 use crate::cli::call::{self, Asked};
 use crate::cli::context;
 use crate::cli::exit::{Exit, Unsupported, usage};
@@ -111,9 +112,11 @@ pub struct Args {
     /// img's name for --progress=plain
     #[arg(long, hide = true)]
     no_console: bool,
-    #[arg(long, value_name = "SPEC", hide = true)]
+    /// Take over steps from another machine's cache: an image, type=registry,ref=NAME, type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
     cache_from: Vec<String>,
-    #[arg(long, value_name = "SPEC", hide = true)]
+    /// Leave a cache for others: type=inline, type=registry,ref=NAME, type=local,dest=DIR [,mode=max]
+    #[arg(long, value_name = "SPEC")]
     cache_to: Vec<String>,
     #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     provenance: Option<String>,
@@ -172,9 +175,6 @@ impl Args {
     pub fn admit(&self, session: &Session) -> anyhow::Result<()> {
         refuse(self)?;
         session.warn_ignored(&self.ignored.0);
-        if !self.cache_from.is_empty() || !self.cache_to.is_empty() {
-            session.warn("--cache-from and --cache-to have no effect: the local cache is used, and nothing else");
-        }
         if let Some(tag) = self.tags.iter().find(|tag| tag.digest().is_some()) {
             return Err(usage(format!("a name to give cannot have a digest: {tag}")));
         }
@@ -239,6 +239,7 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
         Some(Err(_)) => session.unpinned_epoch()?,
     };
     let exports = exports(&args, &tags, session)?;
+    let caches = cache::read(&args.cache_from, &args.cache_to, ["--cache-from", "--cache-to"], session)?;
     let mut named_contexts = BTreeMap::new();
     for (name, value) in args.build_contexts {
         let value =
@@ -295,6 +296,7 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
         extra_hosts: args.add_hosts,
         ulimits: args.ulimits,
         shm_size: args.shm_size,
+        caches,
     };
     Ok(Build {
         plan: Plan::Dockerfile(Box::new(plan)),

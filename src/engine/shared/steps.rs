@@ -1,0 +1,150 @@
+//! The step cache of one build: the state folder's records, what was imported beside them, and a note of every record
+//! that the build met, for the caches that it exports.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::SharedCaches;
+use super::import::Imported;
+use crate::base::{Cancel, Digest, Progress};
+use crate::engine::State;
+use crate::image::Descriptor;
+use crate::ops::{Ref, SnapshotResults};
+use crate::snapshot::Snapshot;
+use crate::solver::{CacheStore, Record, Results};
+
+pub struct StepCache {
+    pub(super) state: Arc<State>,
+    disk: Arc<dyn CacheStore>,
+    results: SnapshotResults,
+    imported: Vec<Imported>,
+    /// By the id of a result that an import led to: which import, and its layers.
+    elsewhere: Mutex<HashMap<String, (usize, Vec<Descriptor>)>>,
+    /// None where nothing is exported.
+    met: Option<Mutex<BTreeMap<Digest, Record>>>,
+    progress: Progress,
+    cancel: Cancel,
+}
+
+impl StepCache {
+    /// Reads the caches to import. One that cannot be read makes the build slower, not wrong: a warning.
+    pub fn new(
+        state: &Arc<State>,
+        shared: &SharedCaches,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> anyhow::Result<Self> {
+        let mut imported = Vec::new();
+        for source in &shared.from {
+            let read = progress.step(&format!("importing cache manifest from {source}"), |step| {
+                let read = Imported::read(source, state, step, cancel);
+                if let Ok(found) = &read
+                    && found.known.iter().all(|known| known.len() == 0)
+                {
+                    step.warn(format!("{source} holds no step cache of dockless"));
+                }
+                read
+            });
+            match read {
+                Ok(found) => imported.push(found),
+                Err(error) => {
+                    cancel.check()?;
+                    progress.warn(format!("cache {source}: {error:#}; building without it"));
+                }
+            }
+        }
+        Ok(Self {
+            state: state.clone(),
+            disk: state.cache().clone(),
+            results: SnapshotResults(state.clone()),
+            imported,
+            elsewhere: Mutex::default(),
+            met: (!shared.to.is_empty()).then(Mutex::default),
+            progress: progress.clone(),
+            cancel: cancel.clone(),
+        })
+    }
+
+    /// Every record of the build that has one result, by its key.
+    pub(super) fn met(&self) -> Vec<(Digest, Digest, String)> {
+        let Some(met) = &self.met else { return Vec::new() };
+        let records = lock(met);
+        let single = records.iter().filter_map(|(key, record)| match &record.results[..] {
+            [result] => Some((*key, record.identity, result.clone())),
+            _ => None,
+        });
+        single.collect()
+    }
+
+    /// Brings layers here that only an imported cache has. False where none has them.
+    pub(super) fn bring(&self, id: &str) -> anyhow::Result<bool> {
+        let Some((import, layers)) = lock(&self.elsewhere).get(id).cloned() else { return Ok(false) };
+        let origin = &self.imported[import].origin;
+        let brought = self.progress.step(&format!("importing cache layers from {origin}"), |step| {
+            origin.fetch(&layers, &self.state, step, &self.cancel)
+        });
+        if let Err(error) = brought {
+            self.cancel.check()?;
+            self.progress.warn(format!("cache {origin}: {error:#}; building without it"));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn import(&self, key: &Digest) -> anyhow::Result<Option<Record>> {
+        for (number, imported) in self.imported.iter().enumerate() {
+            let Some((identity, layers)) = imported.known.iter().find_map(|known| known.get(key)) else { continue };
+            let id = self.state.snapshots()?.save(&Snapshot::image(&layers));
+            let layers = layers.into_iter().map(|layer| layer.descriptor).collect();
+            lock(&self.elsewhere).insert(id.clone(), (number, layers));
+            return Ok(Some(Record { identity, results: vec![id] }));
+        }
+        Ok(None)
+    }
+
+    fn note(&self, key: &Digest, record: &Record) {
+        if let Some(met) = &self.met {
+            lock(met).insert(*key, record.clone());
+        }
+    }
+}
+
+impl CacheStore for StepCache {
+    fn get(&self, key: &Digest) -> anyhow::Result<Option<Record>> {
+        let found = match self.disk.get(key)? {
+            Some(record) => Some(record),
+            None => self.import(key)?,
+        };
+        if let Some(record) = &found {
+            self.note(key, record);
+        }
+        Ok(found)
+    }
+
+    fn put(&self, key: &Digest, record: &Record) -> anyhow::Result<()> {
+        self.note(key, record);
+        self.disk.put(key, record)
+    }
+
+    fn lock(&self, key: &Digest, cancel: &Cancel) -> anyhow::Result<Box<dyn Send>> {
+        self.disk.lock(key, cancel)
+    }
+}
+
+impl Results<Ref> for StepCache {
+    fn save(&self, result: &Ref) -> anyhow::Result<String> {
+        self.results.save(result)
+    }
+
+    fn load(&self, id: &str) -> anyhow::Result<Option<Ref>> {
+        match self.results.load(id)? {
+            None if self.bring(id)? => self.results.load(id),
+            found => Ok(found),
+        }
+    }
+}
+
+// Each change under these locks is one insertion.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
