@@ -296,23 +296,15 @@ fn skopeo_and_buildah_read_what_we_push_and_we_read_theirs() {
     assert_eq!(pulled.dialect(), dockless::image::Dialect::Docker);
     // As a user it would need a user namespace with many ids.
     if rustix::process::geteuid().is_root() && has(&["buildah"]) {
-        let root = dir.path().join("root").display().to_string();
-        let run_root = dir.path().join("run").display().to_string();
-        let name = format!("docker://{}/ours:1", server.host());
-        run(
-            "buildah",
-            &[
-                "--root",
-                &root,
-                "--runroot",
-                &run_root,
-                "--storage-driver",
-                "vfs",
-                "pull",
-                "-q",
-                "--tls-verify=false",
-                &name,
-            ],
-        );
+        let (root, run_root) = (dir.path().join("root"), dir.path().join("run"));
+        let storage =
+            ["--root", root.to_str().unwrap(), "--runroot", run_root.to_str().unwrap(), "--storage-driver", "vfs"];
+        let buildah = |args: &[&str]| run("buildah", &[&storage[..], args].concat());
+        let id = buildah(&["pull", "-q", "--tls-verify=false", &ours]);
+        let back = format!("docker://{}/buildah:1", server.host());
+        buildah(&["push", "-q", "--tls-verify=false", "--format", "oci", id.trim(), &back]);
+        let pulled = pull(&registry, &server.reference("buildah:1")).unwrap();
+        assert_eq!(pulled.config.rootfs, pushed.config.rootfs);
+        assert_eq!(pulled.config.config, pushed.config.config);
     }
 }
