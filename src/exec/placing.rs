@@ -37,27 +37,32 @@ impl Placing {
         mount_point::open(&self.root, target, directory, &mut self.made).map(drop)
     }
 
-    /// Moves a directory or file of the same file system to its place.
-    pub fn place(&mut self, from: &Path, target: &Path) -> io::Result<()> {
+    /// Moves a directory or file of the same file system to its place. The place, from the root and without links.
+    pub fn place(&mut self, from: &Path, target: &Path) -> io::Result<PathBuf> {
         let directory = std::fs::symlink_metadata(from)?.is_dir();
         let point = mount_point::open(&self.root, target, directory, &mut self.made)?;
-        let (parent, name) = self.name_of(&point)?;
+        let inside = self.inside(&point)?;
+        let (parent, name) = self.root.parent(&inside)?;
         let modified = mount_point::modified(&parent)?;
         rustix::fs::renameat_with(CWD, from, &parent, &name, RenameFlags::EXCHANGE)?;
         mount_point::set_modified(&parent, modified)?;
         self.placed.push(Placed { parent, name, home: from.to_owned() });
-        Ok(())
+        Ok(inside)
     }
 
-    /// The directory and the name of an open file in the root.
-    fn name_of(&self, file: &OwnedFd) -> io::Result<(OwnedFd, OsString)> {
-        let path = |file: &OwnedFd| std::fs::read_link(descriptor_path(file));
-        let (path, root) = (path(file)?, path(self.root.fd())?);
+    /// Where the root is, without links.
+    pub fn root_path(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(descriptor_path(self.root.fd()))
+    }
+
+    /// Where in the root an open file is.
+    fn inside(&self, file: &OwnedFd) -> io::Result<PathBuf> {
+        let (path, root) = (std::fs::read_link(descriptor_path(file))?, self.root_path()?);
         let inside = path.strip_prefix(&root).map_err(|_| io::Error::from(Errno::XDEV))?;
         if inside.as_os_str().is_empty() {
             return Err(Errno::BUSY.into());
         }
-        self.root.parent(inside)
+        Ok(inside.to_owned())
     }
 
     /// Puts everything back, the last first.

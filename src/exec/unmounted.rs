@@ -32,6 +32,8 @@ pub struct Unmounted {
 struct Ground {
     placing: Placing,
     entries: Vec<Entry>,
+    /// Where in the root something was placed, and whether to be looked at only.
+    placed: Vec<(PathBuf, bool)>,
     borrowed: Vec<Borrowed>,
     folder: StepFolder,
 }
@@ -57,7 +59,8 @@ impl Unmounted {
     fn prepare(&self, root: &Path, process: &Process, cancel: &Cancel) -> Result<Ground, Error> {
         let folder = StepFolder::make(&self.work.join("steps")).map_err(failed("make a folder for the step"))?;
         let placing = Placing::new(root).map_err(failed(format!("open {}", root.display())))?;
-        let mut ground = Ground { placing, entries: View::of_kernel(), borrowed: Vec::new(), folder };
+        let mut ground =
+            Ground { placing, entries: View::of_kernel(), placed: Vec::new(), borrowed: Vec::new(), folder };
         let furnished = ground.furnish(self, process, cancel).and_then(|()| {
             if ground.shows(&process.cwd) {
                 return Ok(());
@@ -139,6 +142,20 @@ impl Ground {
         for (number, mount) in process.mounts.iter().enumerate() {
             self.mount(executor, number, mount)?;
         }
+        self.protect().map_err(failed("protect read-only mounts"))
+    }
+
+    /// Gives names to what is placed and must not be written to: of that the kernel knows nothing. And to what lies in it
+    /// and may be.
+    fn protect(&mut self) -> io::Result<()> {
+        let placed = std::mem::take(&mut self.placed);
+        let root = self.placing.root_path()?;
+        for (place, read_only) in &placed {
+            if placed.iter().any(|(other, read_only)| *read_only && place.starts_with(other)) {
+                let lead = Lead::Host(HostPath::from(&root.join(place)));
+                self.lead(&place.to_string_lossy(), lead, *read_only);
+            }
+        }
         Ok(())
     }
 
@@ -160,7 +177,9 @@ impl Ground {
     /// Has the step see a directory of ours: where programs are run by the kernel, in its place; else as a name.
     fn show(&mut self, from: &Path, target: &str, chroot: bool, read_only: bool) -> io::Result<()> {
         if chroot {
-            return self.placing.place(from, Path::new(target));
+            let place = self.placing.place(from, Path::new(target))?;
+            self.placed.push((place, read_only));
+            return Ok(());
         }
         self.placing.mark(Path::new(target), from.is_dir())?;
         self.lead(target, Lead::Host(HostPath::from(from)), read_only);
@@ -223,7 +242,7 @@ impl Ground {
                 Ok(())
             }
             MountSource::Bind(path) if chroot && executor.is_lent(path) => {
-                self.placing.place(path, Path::new(target)).map_err(failed(what()))
+                self.show(path, target, chroot, *read_only).map_err(failed(what()))
             }
             MountSource::Bind(path) if chroot && path.is_dir() => Err(executor.unsupported(
                 format!("the directory {} at {target}", path.display()),

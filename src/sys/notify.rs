@@ -144,6 +144,9 @@ impl Listener {
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
                 match rustix::fs::open(super::mount::descriptor_path(&file), flags, Mode::empty()) {
                     Ok(open) => self.answer_descriptor(notification, open.as_fd(), close_on_exec),
+                    // Of a link there is none but an `O_PATH` one. Whoever wants it wants to change the link's mode, as
+                    // the C library and GNU tar do, and takes it well that links have none.
+                    Err(rustix::io::Errno::LOOP) => self.answer(notification, Answer::Errno(libc::EOPNOTSUPP)),
                     Err(error) => self.answer(notification, Answer::Errno(error.raw_os_error())),
                 }
             }

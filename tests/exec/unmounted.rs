@@ -32,7 +32,9 @@ pub const CASES: &[Case] = &[
     ("links lead to kernel files", links),
     ("names come from outside", names_of_the_machine),
     ("mounts of every kind are seen and leave nothing", mounts),
+    ("what is mounted read-only stays as it is", read_only_mounts),
     ("a secret is never on disk", secrets),
+    ("a secret is whose it was said to be", owners_of_secrets),
     ("a user cannot change what is root's", protection),
     ("a step cannot leave its root", escapes),
     ("a step signals nobody but its own", foreign_signals),
@@ -108,6 +110,58 @@ fn mounts(ground: &Ground) {
     assert_eq!(fs::metadata(upper(&root)).unwrap().mtime_nsec(), time, "no time tells of a mount");
     let again = Process { mounts: vec![mount("/c", MountSource::Bind(cache))], ..shell("cat /c/f") };
     assert_eq!(ground.run(&root, &again).success(), "kept\n");
+}
+
+fn read_only_mounts(ground: &Ground) {
+    let source = ground.fresh("source");
+    fs::create_dir(source.join("dir")).unwrap();
+    fs::write(source.join("dir/file"), "as it was").unwrap();
+    let cache = ground.lent("cache/read-only/x");
+    let attempts = [
+        "echo x >>/ro/dir/file",
+        "touch /ro/new",
+        "mkdir /ro/d",
+        "rm /ro/dir/file",
+        "mv /ro/dir/file /taken",
+        "mv /ro /elsewhere",
+        "chmod 777 /ro/dir/file",
+        "chown 7 /ro/dir",
+        "touch -d @5 /ro/dir/file",
+        "ln /ro/dir/file /linked",
+        "ln -s x /ro/link",
+        "cd /ro/dir && echo x >file",
+        "cd /ro/dir && chmod 700 .",
+        "cd / && rm -r ro/dir",
+    ];
+    let script: String =
+        attempts.iter().map(|attempt| format!("( {attempt} ) 2>/dev/null && echo '{attempt}'; ")).collect();
+    let whole = MountSource::RootFs { root: RootFs::Directory(source.clone()), subpath: "/".into() };
+    let process = Process {
+        mounts: vec![
+            Mount { target: "/ro".into(), source: whole, read_only: true },
+            Mount { target: "/kept".into(), source: MountSource::Bind(cache.clone()), read_only: false },
+        ],
+        ..shell(&format!("{script} cat /ro/dir/file && cd /ro && cat dir/file && echo y >/kept/y && ls /kept"))
+    };
+    assert_eq!(ground.run(&ground.root(), &process).success(), "as it wasas it wasy\n", "what was possible");
+    assert_eq!(fs::read_to_string(source.join("dir/file")).unwrap(), "as it was");
+    assert_eq!(names(&source), ["dir", "dir/file"]);
+}
+
+fn owners_of_secrets(ground: &Ground) {
+    let secret = |uid, mode| Process {
+        uid: 1000,
+        gid: 1000,
+        mounts: vec![Mount {
+            target: "/run/token".into(),
+            source: MountSource::Secret { value: Secret::from("hunter2"), mode, uid, gid: 0 },
+            read_only: true,
+        }],
+        ..shell("stat -c '%u %a' /run/token; cat /run/token 2>/dev/null || echo refused")
+    };
+    for (uid, mode, expected) in [(1000, 0o400, "1000 400\nhunter2"), (0, 0o400, "0 400\nrefused\n")] {
+        assert_eq!(ground.run(&ground.root(), &secret(uid, mode)).success(), expected);
+    }
 }
 
 fn secrets(ground: &Ground) {

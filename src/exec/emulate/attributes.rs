@@ -40,7 +40,7 @@ impl Named<'_> {
         if self.is_native(&[file])? {
             return CONTINUE;
         }
-        let file = self.look(file)?;
+        let file = self.look_to_change(file)?;
         let name = self.attribute(name)?;
         self.may_change_attribute(&file, &name)?;
         let (place, size) = content;
@@ -59,7 +59,7 @@ impl Named<'_> {
         if self.is_native(&[file])? {
             return CONTINUE;
         }
-        let file = self.look(file)?;
+        let file = self.look_to_change(file)?;
         let name = self.attribute(name)?;
         self.may_change_attribute(&file, &name)?;
         let _acting = self.acting()?;

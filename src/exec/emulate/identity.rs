@@ -95,7 +95,7 @@ impl Supervisor {
             // A question for the version that the kernel likes.
             _ => return CONTINUE,
         };
-        if data == 0 || process != 0 {
+        if data == 0 || process != 0 && !is_called(thread, process)? {
             return CONTINUE;
         }
         let who = self.credentials(thread)?;
@@ -134,6 +134,13 @@ impl Supervisor {
             Ok(())
         })
     }
+}
+
+/// Whether this is the number by which a thread's process knows itself: in the innermost of its pid namespaces.
+fn is_called(thread: i32, number: u32) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("{thread}/status"))?;
+    let own = status.lines().find_map(|line| line.strip_prefix("NStgid:"));
+    Ok(own.and_then(|numbers| numbers.split_whitespace().next_back()?.parse().ok()) == Some(number))
 }
 
 /// The calls that change something and answer nothing.

@@ -13,8 +13,9 @@ use super::credentials::{CAP_CHOWN, CAP_MKNOD, Credentials, UNCHANGED};
 use super::files::{Known, Place, kind, link_to};
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
 use crate::sys::Owner;
+use crate::sys::meta::CAPABILITY;
 use crate::sys::notify::Notification;
-use crate::sys::owner::{Device, XATTR};
+use crate::sys::owner::{Device, REFUSED_XATTR, XATTR};
 
 /// No list of attribute names is longer.
 const MAX_LIST: usize = 65536;
@@ -261,10 +262,13 @@ pub(super) fn lose_privileges(known: &Known) -> io::Result<()> {
     if kept != mode {
         rustix::fs::chmod(&path, Mode::from_raw_mode(kept))?;
     }
-    match rustix::fs::removexattr(&path, "security.capability") {
-        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => Ok(()),
-        Err(error) => Err(error.into()),
+    for name in [CAPABILITY.to_owned(), format!("{REFUSED_XATTR}{CAPABILITY}")] {
+        match rustix::fs::removexattr(&path, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(())
 }
 
 pub(super) fn without_privileges(mode: u32) -> u32 {

@@ -12,7 +12,7 @@ use super::acting::Acting;
 use super::call::{Call, Where};
 use super::credentials::{CAP_MKNOD, Credentials};
 use super::files::{Place, link_to};
-use super::names::{How, Names, text};
+use super::names::{How, Names, host_path, text};
 use super::ownership::umask;
 use super::permission::{EXECUTE, WRITE};
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
@@ -81,9 +81,7 @@ impl<'a> Named<'a> {
             return Ok(false);
         }
         for file in files {
-            if let Some(text) = text(self.thread(), file)?
-                && !self.names.is_plain(&text)
-            {
+            if !self.names.is_native(self.thread(), file, text(self.thread(), file)?.as_deref())? {
                 return Ok(false);
             }
         }
@@ -105,6 +103,13 @@ impl<'a> Named<'a> {
 
     pub(super) fn look(&self, file: &Where) -> io::Result<OwnedFd> {
         self.look_as(file, &self.who)
+    }
+
+    /// The same for changing it.
+    pub(super) fn look_to_change(&self, file: &Where) -> io::Result<OwnedFd> {
+        let found = self.look(file)?;
+        let read_only = self.names.has_read_only && self.names.is_read_only(&host_path(&found)?);
+        if read_only { Err(errno(libc::EROFS)) } else { Ok(found) }
     }
 
     fn look_as(&self, file: &Where, who: &Credentials) -> io::Result<OwnedFd> {
@@ -165,7 +170,9 @@ impl<'a> Named<'a> {
     fn open(&self, place: &Where, flags: i32, mode: u32) -> io::Result<Reply> {
         let wanted = OFlags::from_bits_retain(flags.unsigned_abs());
         let text = text(self.thread(), place)?.ok_or_else(|| errno(libc::ENOENT))?;
-        let native = self.names.own_root && self.who.is_root_for_files() && self.names.is_plain(&text);
+        let native = self.names.own_root
+            && self.who.is_root_for_files()
+            && self.names.is_native(self.thread(), place, Some(&text))?;
         let creates = wanted.contains(OFlags::CREATE);
         let nameless = wanted.contains(OFlags::TMPFILE);
         if native && (nameless || wanted.contains(OFlags::CREATE | OFlags::EXCL)) {
@@ -297,7 +304,7 @@ impl<'a> Named<'a> {
         if self.is_native(&[file])? {
             return CONTINUE;
         }
-        let file = self.look(file)?;
+        let file = self.look_to_change(file)?;
         if !self.names.own_root {
             return self.chown_stored(file, uid, gid);
         }
@@ -315,7 +322,7 @@ impl<'a> Named<'a> {
         if self.is_native(&[file])? {
             return CONTINUE;
         }
-        let file = self.look(file)?;
+        let file = self.look_to_change(file)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) == FileType::Symlink {
             return Err(errno(libc::EOPNOTSUPP));
         }
@@ -354,7 +361,7 @@ impl<'a> Named<'a> {
         if self.is_native(&[file])? {
             return CONTINUE;
         }
-        let file = self.look(file)?;
+        let file = self.look_to_change(file)?;
         let now = times == 0;
         let times = super::times::read(self.thread(), times, format)?;
         if !self.names.own_root {
@@ -486,6 +493,7 @@ impl<'a> Named<'a> {
         }
         let to = self.new_place(to)?;
         let name = OsStr::from_bytes(&to.name);
+        self.may_leave(from)?;
         // By its own name where it has one: not even root may link a deleted file by its descriptor.
         let source = if from.follow || from.path.is_none() { None } else { self.place(from).ok() };
         match source {
@@ -507,6 +515,18 @@ impl<'a> Named<'a> {
             }
         }
         DONE
+    }
+
+    /// A name elsewhere for what is to be looked at only would be one to change it by.
+    fn may_leave(&self, file: &Where) -> io::Result<()> {
+        if !self.names.has_read_only {
+            return Ok(());
+        }
+        match self.look_to_change(file) {
+            Err(error) if error.raw_os_error() == Some(libc::EROFS) => Err(errno(libc::EXDEV)),
+            // The kernel says better what is wrong with a link that leads nowhere.
+            _ => Ok(()),
+        }
     }
 
     /// Whether somebody may do this to a file.

@@ -65,7 +65,10 @@ impl Named<'_> {
     pub(super) fn status(&self, file: &OwnedFd) -> io::Result<Statx> {
         let mut shown = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
         if !self.names.own_root {
-            let owner = self.supervisor.files.owner(file, &shown)?;
+            let owner = match self.names.owner_in_memory(file, shown.stx_ino) {
+                None => self.supervisor.files.owner(file, &shown)?,
+                known => known,
+            };
             // What is ours on disk is root's, unless the store says otherwise.
             let ours = rustix::process::geteuid().as_raw();
             let on_disk = |id: u32, own: u32| if id == own { 0 } else { id };
@@ -169,8 +172,8 @@ impl Named<'_> {
             needed |= WRITE;
         }
         let host = host_path(&file)?;
-        // A file in memory is a secret of this very step.
-        if host.starts_with(b"/memfd:") || self.names.shown(&host).is_none_or(|shown| shown.starts_with(b"/proc")) {
+        let is_secret = self.names.owner_in_memory(&file, rustix::fs::fstat(&file)?.st_ino).is_some();
+        if !is_secret && self.names.shown(&host).is_none_or(|shown| shown.starts_with(b"/proc")) {
             return Ok(());
         }
         self.guarded(&file)?.permits(&self.who, needed)

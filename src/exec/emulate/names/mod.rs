@@ -26,6 +26,7 @@ use super::files::{Place, link_to};
 use super::programs::Programs;
 use super::{errno, memory};
 use crate::exec::view::{self, Lead, View};
+use crate::sys::Owner;
 
 /// As many links as the kernel follows in one path.
 const HOPS: usize = 40;
@@ -41,6 +42,10 @@ pub struct Names {
     root_path: Vec<u8>,
     /// Longest target first: the first that a path is in is the right one.
     entries: Vec<Entry>,
+    /// Something is there to be looked at only.
+    pub has_read_only: bool,
+    /// Whose the files in memory are, where the kernel cannot say it, and which permission bits they have.
+    memory: Vec<(u64, Owner)>,
     /// Every single name in a target, so that most relative paths are known by sight to lead nowhere else.
     words: Vec<Vec<u8>>,
     /// The process that all of the step's processes descend from.
@@ -97,6 +102,7 @@ impl Names {
         let root = rustix::fs::open(view.root.as_ref(), HANDLE | OFlags::DIRECTORY, Mode::empty())?;
         let root_path = host_path(&root)?;
         let mut entries = Vec::with_capacity(view.entries.len());
+        let mut memory = Vec::new();
         for entry in &view.entries {
             let lead = match &entry.lead {
                 Lead::Proc => Opened::Proc,
@@ -112,8 +118,14 @@ impl Names {
                         _ => Opened::File(file),
                     }
                 }
-                Lead::Memory { content, mode, uid, gid } => {
+                Lead::Memory { content, mode, uid, gid } if own_root => {
                     Opened::File(view::memory_file(&content.0, *mode, (*uid, *gid))?)
+                }
+                Lead::Memory { content, mode, uid, gid } => {
+                    let file = view::memory_file(&content.0, *mode | 0o600, (0, 0))?;
+                    let owner = Owner { uid: *uid, gid: *gid, mode: Some(*mode), ..Owner::default() };
+                    memory.push((rustix::fs::fstat(&file)?.st_ino, owner));
+                    Opened::File(file)
                 }
             };
             entries.push(Entry { target: entry.target.clone().into_bytes(), lead, read_only: entry.read_only });
@@ -123,8 +135,18 @@ impl Names {
             entries.iter().flat_map(|entry| path::names(&entry.target)).map(<[u8]>::to_vec).collect();
         words.sort();
         words.dedup();
-        let programs = Programs::new(view.programs.as_ref());
-        Ok(Self { root, root_path, entries, words, shepherd, own_root, hostname: view.hostname.clone(), programs })
+        Ok(Self {
+            root,
+            root_path,
+            has_read_only: entries.iter().any(|entry| entry.read_only),
+            memory,
+            entries,
+            words,
+            shepherd,
+            own_root,
+            hostname: view.hostname.clone(),
+            programs: Programs::new(view.programs.as_ref()),
+        })
     }
 
     /// What a call names, as an absolute path of the step; none for a descriptor itself.
@@ -133,12 +155,41 @@ impl Names {
         self.absolute(thread, file.directory, text).map(Some)
     }
 
+    /// Whether the kernel, for a step whose root is its own, does with what a call names what it should; `text` is the
+    /// path in it.
+    pub fn is_native(&self, thread: i32, file: &Where, text: Option<&[u8]>) -> io::Result<bool> {
+        if !text.is_none_or(|text| self.is_plain(text)) {
+            return Ok(false);
+        }
+        if !self.has_read_only || text.is_some_and(|text| text.first() == Some(&b'/')) {
+            return Ok(true);
+        }
+        Ok(!self.is_read_only(&read_link(&descriptor(thread, file.directory))?))
+    }
+
+    /// Whether a path of the host is to be looked at only.
+    pub fn is_read_only(&self, host: &[u8]) -> bool {
+        let is_at = |entry: &&Entry| match &entry.lead {
+            Opened::Directory(_, path) => path::below(host, path).is_some(),
+            Opened::File(file) => host_path(file).is_ok_and(|path| path == host),
+            _ => false,
+        };
+        self.entries.iter().find(is_at).is_some_and(|entry| entry.read_only)
+    }
+
+    /// What is said of a file in memory; none for others.
+    pub fn owner_in_memory(&self, file: &OwnedFd, inode: u64) -> Option<Owner> {
+        let (_, owner) = self.memory.iter().find(|(known, _)| *known == inode)?;
+        host_path(file).is_ok_and(|path| path.starts_with(b"/memfd:")).then_some(*owner)
+    }
+
     /// Whether a path that is looked at as it stands, no link followed, leads nowhere but into the root. It is then the
-    /// kernel's to resolve, for a step whose root is its own.
+    /// kernel's to resolve, for a step whose root is its own. Links in /dev lead to /proc.
     pub fn is_plain(&self, text: &[u8]) -> bool {
         let climbs = path::names(text).any(|name| name == b"..");
         if text.first() == Some(&b'/') && !climbs {
-            return self.lead(&path::clean(text)).is_none();
+            let path = path::clean(text);
+            return self.lead(&path).is_none() && path::below(&path, b"/dev").is_none();
         }
         // Relative to what, is worth a look only if it could matter.
         !climbs && !path::names(text).any(|name| self.words.binary_search_by(|word| word.as_slice().cmp(name)).is_ok())
@@ -320,6 +371,8 @@ impl Names {
             Opened::Directory(directory, _) => Ok(inside(directory.as_fd(), rest, how, ResolveFlags::NO_SYMLINKS)?),
             Opened::File(file) => {
                 itself()?;
+                // It may be a secret that is not this user's.
+                let _acting = Acting::for_files(how.who)?;
                 Ok(rustix::fs::open(link_to(file), last.flags | OFlags::CLOEXEC, Mode::empty())?)
             }
         }
