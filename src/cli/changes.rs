@@ -1,7 +1,5 @@
 //! `--change`: Dockerfile instructions that only speak about an image's config, for `import` and `commit`.
 
-use std::collections::BTreeMap;
-
 use crate::base::{Digest, Platform, Reference};
 use crate::frontend::{self, ImageConfigs, Input, ResolvedImage};
 use crate::image::ImageConfig;
@@ -33,10 +31,11 @@ pub fn of_nothing(changes: &[String], platform: Platform, session: &Session) -> 
     let words = checked(changes)?;
     let mut run = built("FROM scratch", changes, platform, &NoImage, session)?;
     // A Dockerfile's scratch brings a PATH and a working directory; an imported image has what was said, no more.
-    if !words.get("ENV").is_some_and(|change| change.contains("PATH")) {
+    let names_path = |change: &str| change.split([' ', '\t', '=']).any(|word| word == "PATH");
+    if !words.iter().any(|(word, change)| word == "ENV" && names_path(change)) {
         run.env.retain(|line| !line.starts_with("PATH="));
     }
-    if !words.contains_key("WORKDIR") {
+    if !words.iter().any(|(word, _)| word == "WORKDIR") {
         run.working_dir.clear();
     }
     Ok(ImageConfig { config: run, ..empty })
@@ -56,17 +55,16 @@ pub fn over(changes: &[String], image: &ImageConfig, session: &Session) -> anyho
     Ok(run)
 }
 
-/// The changes by their instruction's name, the last of each.
-fn checked(changes: &[String]) -> anyhow::Result<BTreeMap<String, &String>> {
-    let mut words = BTreeMap::new();
-    for change in changes {
+/// Each change with its instruction's name.
+fn checked(changes: &[String]) -> anyhow::Result<Vec<(String, &str)>> {
+    let words = changes.iter().map(|change| {
         let word = change.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-        if !ALLOWED.contains(&word.as_str()) {
-            return Err(usage(format!("{word} is not a valid change command ({})", ALLOWED.join(", "))));
+        if ALLOWED.contains(&word.as_str()) {
+            return Ok((word, change.as_str()));
         }
-        words.insert(word, change);
-    }
-    Ok(words)
+        Err(usage(format!("{word} is not a valid change command ({})", ALLOWED.join(", "))))
+    });
+    words.collect()
 }
 
 fn built(

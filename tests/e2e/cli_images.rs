@@ -53,11 +53,22 @@ fn import_takes_a_config_and_refuses_what_is_none() {
         .current_dir(place.work())
         .status();
     assert!(tar.unwrap().success());
-    let changes = ["-c", "ENV A=b C=d", "-c", "ENTRYPOINT [\"/bin/x\"]", "-c", "LABEL k=v", "-c", "WORKDIR /bin"];
+    let changes = [
+        "-c",
+        "ENV PATH=/bin",
+        "-c",
+        "ENV A=b C=d",
+        "-c",
+        "ENTRYPOINT [\"/bin/x\"]",
+        "-c",
+        "LABEL k=v",
+        "-c",
+        "WORKDIR /bin",
+    ];
     place.run("docker", ["import"].into_iter().chain(changes).chain(["root.tgz", "mine:1"])).ok();
     let config = place.run("docker", ["inspect", "-f", "{{json .Config}}", "mine:1"]).ok();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    assert_eq!(config["Env"], serde_json::json!(["A=b", "C=d"]));
+    assert_eq!(config["Env"], serde_json::json!(["PATH=/bin", "A=b", "C=d"]));
     assert_eq!(config["Entrypoint"], serde_json::json!(["/bin/x"]));
     assert_eq!(config["Labels"]["k"], "v");
     assert_eq!(config["WorkingDir"], "/bin");
