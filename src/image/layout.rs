@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::{Descriptor, Error, Index, Result};
-use crate::base::Reference;
-use crate::store::DOCUMENT_LIMIT;
+use crate::base::{Cancel, Reference};
+use crate::store::{DOCUMENT_LIMIT, FileLock};
 
 /// The tag, or whatever the writer of a layout calls an image (image-spec, annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -74,13 +74,22 @@ pub fn layout_name(entry: &Descriptor) -> Option<&String> {
 }
 
 /// Gives a name within a layout to a manifest whose blobs are there; another that had it loses it.
-pub fn name_in_layout(dir: &Path, descriptor: &Descriptor, name: &str) -> Result<()> {
+pub fn name_in_layout(dir: &Path, descriptor: &Descriptor, name: &str, cancel: &Cancel) -> Result<()> {
+    change_index(dir, cancel, |index| {
+        index.manifests.retain(|entry| layout_name(entry).is_none_or(|other| other != name));
+        let mut entry = descriptor.clone();
+        entry.annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        index.manifests.push(entry);
+    })
+}
+
+/// Reads, changes and writes the index of a layout folder, with every other writer of ours kept out.
+pub fn change_index(dir: &Path, cancel: &Cancel, change: impl FnOnce(&mut Index)) -> Result<()> {
+    let lock = FileLock::exclusive(&dir.join(LOCK), cancel)?;
     let mut index = read_index(dir)?;
-    index.manifests.retain(|entry| layout_name(entry).is_none_or(|other| other != name));
-    let mut entry = descriptor.clone();
-    entry.annotations.insert(REF_NAME.to_owned(), name.to_owned());
-    index.manifests.push(entry);
-    write_index(dir, &index)
+    change(&mut index);
+    write_index(dir, &index)?;
+    Ok(lock.remove()?)
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -10,7 +10,7 @@ use super::layout;
 use super::{Descriptor, Error, Image, Index, MultiImage, Result};
 use crate::base::{Cancel, Digest, Reference};
 use crate::layer::{Entry, TarWriter};
-use crate::store::{self, BlobStore, DiskBlobs, FileLock};
+use crate::store::{self, BlobStore, DiskBlobs};
 use crate::sys::{Kind, Meta};
 
 /// An image with the names that it is to be written under.
@@ -81,18 +81,16 @@ fn into_layout(images: &[Item<'_>], blobs: &dyn BlobStore, dir: &Path, cancel: &
         store::copy(blobs, &disk, &descriptor.digest)?;
     }
     disk.tidy()?;
-    let lock = FileLock::exclusive(&dir.join(layout::LOCK), cancel)?;
-    let mut index = layout::read_index(dir)?;
-    for entry in entries(images) {
-        let same = |other: &Descriptor| match layout::reference_of(&entry) {
-            Some(name) => layout::reference_of(other).as_ref() == Some(&name),
-            None => other.digest == entry.digest && layout::reference_of(other).is_none(),
-        };
-        index.manifests.retain(|other| !same(other));
-        index.manifests.push(entry);
-    }
-    layout::write_index(dir, &index)?;
-    Ok(lock.remove()?)
+    layout::change_index(dir, cancel, |index| {
+        for entry in entries(images) {
+            let same = |other: &Descriptor| match layout::reference_of(&entry) {
+                Some(name) => layout::reference_of(other).as_ref() == Some(&name),
+                None => other.digest == entry.digest && layout::reference_of(other).is_none(),
+            };
+            index.manifests.retain(|other| !same(other));
+            index.manifests.push(entry);
+        }
+    })
 }
 
 /// The archive's index entries: one for each name, as containerd writes them; one for an image without any.

@@ -107,7 +107,7 @@ impl StepCache {
                     store::copy(blobs.as_ref(), &into, &descriptor.digest)?;
                 }
                 into.tidy()?;
-                image::name_in_layout(path, &manifest.0, tag)?;
+                image::name_in_layout(path, &manifest.0, tag, cancel)?;
             }
         }
         Ok(())
