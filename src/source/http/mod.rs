@@ -145,9 +145,12 @@ impl Get<'_> {
         let mut response = self.send().await?;
         match response.status() {
             StatusCode::NOT_MODIFIED => {
-                return self.known.clone().ok_or_else(|| {
-                    Failure::Final(self.failed("says that nothing changed since we got nothing".to_owned()))
-                });
+                let Some(known) = self.known.clone() else {
+                    return Err(self.failed("says that nothing changed since we got nothing".to_owned()).into());
+                };
+                // What is here passed when it came, if anybody asked then.
+                self.check(known.digest)?;
+                return Ok(known);
             }
             StatusCode::OK => {}
             status => {
@@ -274,16 +277,22 @@ impl Get<'_> {
             return Err(Failure::Transient(format!("ended after {size} of {total} bytes")));
         }
         let actual = hasher.finish();
-        if let Some(expected) = self.request.checksum
-            && expected != actual
-        {
-            return Err(HttpError::Checksum { url: names::redact(self.url.as_str()), expected, actual }.into());
-        }
+        self.check(actual)?;
         // Synced, because a later run trusts its length alone.
         File::sync_data(file.as_file()).map_err(io(file.path()))?;
         let path = Record::content(self.cache, &actual);
         file.persist(&path).map_err(|error| io(&path)(error.error))?;
         Ok((actual, size))
+    }
+
+    /// Whether the content is what the request says that it is.
+    fn check(&self, actual: Digest) -> Result<(), HttpError> {
+        match self.request.checksum {
+            Some(expected) if expected != actual => {
+                Err(HttpError::Checksum { url: names::redact(self.url.as_str()), expected, actual })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn refusal(&self, status: StatusCode, response: &mut Response) -> String {

@@ -102,6 +102,21 @@ fn a_wrong_checksum_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0);
 }
 
+/// Met with a server that answers "not modified": what an earlier build had fetched passed for any checksum.
+#[test]
+fn a_wrong_checksum_is_told_of_what_is_here_too() {
+    let server = Server::new(Box::new(|_, headers| match headers.contains_key("if-none-match") {
+        true => "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n".to_owned(),
+        false => ok("ETag: \"1\"\r\n", "here"),
+    }));
+    let tmp = tempfile::tempdir().unwrap();
+    let unchecked = HttpRequest { url: server.address.clone(), ..HttpRequest::default() };
+    assert_eq!(content(&get(&unchecked, tmp.path()).unwrap()), "here");
+    let error = get(&HttpRequest { checksum: Some(Digest::of("good")), ..unchecked.clone() }, tmp.path()).unwrap_err();
+    assert!(matches!(&error, HttpError::Checksum { actual, .. } if *actual == Digest::of("here")), "{error}");
+    get(&HttpRequest { checksum: Some(Digest::of("here")), ..unchecked }, tmp.path()).unwrap();
+}
+
 #[test]
 fn credentials_stay_with_the_host_they_are_for() {
     let other = Server::new(Box::new(|_, _| ok("", "file")));
