@@ -70,6 +70,12 @@ impl fmt::Display for Platform {
     }
 }
 
+/// Those that Go knows on Linux: a lone word that is none of them is a mistake.
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le", "riscv64",
+    "s390x", "sparc64",
+];
+
 impl FromStr for Platform {
     type Err = ParsePlatformError;
 
@@ -84,7 +90,9 @@ impl FromStr for Platform {
             ["local"] => Ok(Self::host()),
             // containerd reads a lone word as either; only the operating systems we could mean are listed.
             [os @ ("linux" | "windows" | "darwin" | "freebsd")] => Ok(Self::new(os, std::env::consts::ARCH, "")),
-            [arch] => Ok(Self::new("linux", arch, "")),
+            [arch] => Some(Self::new("linux", arch, ""))
+                .filter(|platform| ARCHITECTURES.contains(&platform.arch.as_str()))
+                .ok_or_else(|| ParsePlatformError(text.to_owned())),
             [os, arch] => Ok(Self::new(os, arch, "")),
             [os, arch, variant] => Ok(Self::new(os, arch, variant)),
             _ => Err(ParsePlatformError(text.to_owned())),
@@ -109,7 +117,7 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected, "{text}");
         }
-        for text in ["", "linux/", "a/b/c/d", "linux/am d64"] {
+        for text in ["", "linux/", "a/b/c/d", "linux/am d64", "amd46"] {
             assert!(text.parse::<Platform>().is_err(), "{text:?}");
         }
     }
