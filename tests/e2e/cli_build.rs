@@ -146,6 +146,29 @@ fn a_dockerfile_is_asked_about_and_not_built() {
     assert_eq!(place.dockless("build --check .").ok(), "Check complete, no warnings found.\n");
 }
 
+#[test]
+fn the_usual_platform_comes_from_the_environment() {
+    let place = Place::empty();
+    place.write("Dockerfile", "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\n");
+    let built = |usual: &str, words: &[&str]| {
+        let mut command = place.command("docker");
+        // What older scripts set: there is one builder here, and it is BuildKit's kind.
+        command.env("DOCKER_DEFAULT_PLATFORM", usual).env("DOCKER_BUILDKIT", "0");
+        command.args(["build", "-q", "-t", "x"]).args(words).arg(".");
+        crate::cli::ended(&mut command)
+    };
+    let host = dockless::base::Platform::host().arch;
+    for (usual, words, arch) in [
+        ("linux/arm64", &[][..], "arm64"),
+        ("linux/arm64", &["--platform", "linux/s390x"], "s390x"),
+        ("", &[], host.as_str()),
+    ] {
+        built(usual, words).ok();
+        assert_eq!(place.dockless("inspect -f {{.Config.Labels}} x").ok(), format!("map[arch:{arch}]\n"), "{usual}");
+    }
+    assert!(built("nonsense", &[]).fails_with(125).contains("DOCKER_DEFAULT_PLATFORM: "));
+}
+
 const BAKE: &str = r#"{
   "variable": {"TAG": {"default": "dev"}},
   "group": {"default": {"targets": ["app"]}},

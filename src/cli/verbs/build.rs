@@ -40,13 +40,7 @@ pub struct Args {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = flags::key_value)]
     labels: Vec<(String, String)>,
     /// What to build for, such as linux/arm64; several joined by commas
-    #[arg(
-        long = "platform",
-        value_name = "OS/ARCH",
-        value_delimiter = ',',
-        env = "DOCKER_DEFAULT_PLATFORM",
-        hide_env = true
-    )]
+    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
     platforms: Vec<Platform>,
     /// What to make of the result: DIR, -, or type=image|docker|oci|tar|local|registry[,dest=…]
     #[arg(short, long = "output", value_name = "SPEC")]
@@ -144,9 +138,13 @@ ignored_flags!(
     }
 );
 
-pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
+pub fn run(mut args: Args, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     args.admit(session)?;
+    if let (true, Some(usual)) = (args.platforms.is_empty(), session.env.nonempty("DOCKER_DEFAULT_PLATFORM")) {
+        let platforms = usual.split(',').map(str::parse).collect::<Result<_, _>>();
+        args.platforms = platforms.map_err(|error| usage(format!("DOCKER_DEFAULT_PLATFORM: {error}")))?;
+    }
     let img = session.face == Face::Img;
     if img && args.tags.is_empty() && args.outputs.is_empty() {
         return Err(usage("please specify an image tag with `-t` or an output spec with `-o`"));
