@@ -27,6 +27,9 @@ impl Planner<'_> {
         if run.command.shell {
             args = state.with_shell(&args);
         }
+        if args.is_empty() {
+            return Err(Error::new("RUN has no command to run: its list is empty"));
+        }
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for text in &run.mounts {
             let place = self.source.place(step.lines.clone());
