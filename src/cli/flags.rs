@@ -5,6 +5,16 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::base::Platform;
+
+/// For verbs that take one image where a name may stand for several.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OnePlatform {
+    /// Which platform's image, where there are several
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<Platform>,
+}
+
 /// Declares a group of flags that are accepted and warned about by name.
 macro_rules! ignored_flags {
     ($(#[$doc:meta])* $name:ident { switches: [$($switch:literal),* $(,)?], values: [$($value:literal),* $(,)?] $(,)? }) => {

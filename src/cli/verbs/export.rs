@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::base::Platform;
 use crate::cli::exit::{Exit, usage};
+use crate::cli::flags::OnePlatform;
 use crate::cli::given::Given;
 use crate::cli::session::Session;
 use crate::engine::containers;
@@ -29,9 +29,8 @@ pub struct Args {
     /// forgets in rootfs.mtree; rootfs-tgz: the same as one file, for S3
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Which platform's image, where there are several
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    #[command(flatten)]
+    wanted: OnePlatform,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -63,7 +62,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
             path.display()
         )));
     }
-    let given = Given::new(&args.name, args.platform.as_ref(), session)?;
+    let given = Given::new(&args.name, args.wanted.platform.as_ref(), session)?;
     let formats = match args.format {
         Format::RootfsTgz => {
             tgz(&given, &path, session).with_context(|| format!("export {}", args.name))?;

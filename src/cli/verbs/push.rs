@@ -1,7 +1,8 @@
 //! `push`: an image of the store to its registry, or into a bucket.
 
-use crate::base::{Platform, Reference};
+use crate::base::Reference;
 use crate::cli::exit::{Exit, missing, usage};
+use crate::cli::flags::OnePlatform;
 use crate::cli::progress::{Display, Mode};
 use crate::cli::session::{Out, Session};
 use crate::export;
@@ -27,9 +28,8 @@ pub struct Args {
     /// Print nothing but the result
     #[arg(short, long)]
     quiet: bool,
-    /// Which platform's image, where there are several
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    #[command(flatten)]
+    wanted: OnePlatform,
     /// Speak plain HTTP, or TLS with any certificate
     #[arg(long)]
     insecure_registry: bool,
@@ -45,8 +45,9 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         if args.all_tags || args.insecure_registry {
             return Err(usage("--all-tags and --insecure-registry are for registries"));
         }
-        let Args { image, format, platform, quiet, flags, .. } = &args;
-        let push = bucket::Push { image, to, format: *format, platform: platform.as_ref(), quiet: *quiet, flags };
+        let Args { image, format, wanted, quiet, flags, .. } = &args;
+        let push =
+            bucket::Push { image, to, format: *format, platform: wanted.platform.as_ref(), quiet: *quiet, flags };
         return bucket::push(&push, session);
     }
     args.flags.refuse()?;
@@ -74,7 +75,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     let mut out = Out::new();
     for name in names {
         let stored = session.image(&name.to_string())?;
-        let root = match &args.platform {
+        let root = match &args.wanted.platform {
             Some(platform) => store.load_for(&stored.descriptor, platform)?.manifest_descriptor,
             None => stored.descriptor.clone(),
         };

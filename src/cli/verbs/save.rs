@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::base::{Platform, Reference};
 use crate::cli::exit::Exit;
+use crate::cli::flags::OnePlatform;
 use crate::cli::session::Session;
 use crate::export::{self, Dest, LayerOptions};
 use crate::task::journal::Record;
@@ -19,9 +20,8 @@ pub struct Args {
     /// Form of the archive
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Which platform's image, where there are several
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Option<Platform>,
+    #[command(flatten)]
+    wanted: OnePlatform,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -39,7 +39,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
             Dest::Stdout
         }
     };
-    let platform = args.platform.unwrap_or_else(Platform::host);
+    let platform = args.wanted.platform.unwrap_or_else(Platform::host);
     let store = session.images()?;
     let mut images: Vec<(crate::image::Image, Vec<Reference>)> = Vec::new();
     for text in &args.images {
