@@ -5,6 +5,12 @@ use crate::cli::Place;
 const TWO_STAGES: &str = "FROM dockless.example/busybox:1 AS build\nRUN echo made > /made\n\
                           FROM dockless.example/busybox:1\nCOPY --from=build /made /made\nCMD [\"cat\", \"/made\"]\n";
 
+/// What is said of a Dockerfile that cannot be built as it is written.
+fn refused(place: &Place, dockerfile: &str) -> String {
+    place.write("Dockerfile", dockerfile);
+    place.dockless("build .").fails_with(3)
+}
+
 #[test]
 fn a_build_is_named_run_and_told_in_files() {
     let Some(place) = Place::with_base("a_build_is_named_run_and_told_in_files") else { return };
@@ -47,8 +53,7 @@ fn a_failing_step_shows_its_last_lines_its_place_and_its_code() {
 #[test]
 fn a_mistake_in_a_dockerfile_is_shown_where_it_is() {
     let Some(place) = Place::with_base("a_mistake_in_a_dockerfile_is_shown_where_it_is") else { return };
-    place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUNN echo\n");
-    let err = place.dockless("build .").fails_with(3);
+    let err = refused(&place, "FROM dockless.example/busybox:1\nRUNN echo\n");
     assert!(err.contains("2 | RUNN echo") && err.contains("unknown instruction"), "{err}");
 
     place.write("Dockerfile", "FROM dockless.example/busybox:1\nCOPY hidden.log there.txt /\n");
@@ -62,8 +67,7 @@ fn a_mistake_in_a_dockerfile_is_shown_where_it_is() {
         "{err}"
     );
 
-    place.write("Dockerfile", "FROM dockless.example/busybox:1\nCOPY absent.txt /\n");
-    let err = place.dockless("build .").fails_with(3);
+    let err = refused(&place, "FROM dockless.example/busybox:1\nCOPY absent.txt /\n");
     assert!(err.contains("hint: the build context is") && err.contains("there is no absent.txt in it"), "{err}");
 }
 
@@ -282,8 +286,7 @@ fn warnings_are_told_when_a_build_is_over() {
     assert_eq!(place.dockless("build -q .").err, "");
     let err = place.run("docker", ["--debug", "build", "."]).err;
     assert!(err.contains("2 | CMD top") && err.contains("rule/json-args-recommended/"), "{err}");
-    place.write("Dockerfile", "# check=error=true\nFROM dockless.example/busybox:1 as x\n");
-    let err = place.dockless("build .").fails_with(3);
+    let err = refused(&place, "# check=error=true\nFROM dockless.example/busybox:1 as x\n");
     assert!(err.contains("lint violation found for rules: FromAsCasing") && err.contains("2 | FROM"), "{err}");
 }
 
