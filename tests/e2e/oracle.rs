@@ -167,6 +167,11 @@ impl Buildah {
             skip(test, &format!("needs {BUILDAH}x (Debian 12: buildah); here is {version:?}"));
             return None;
         }
+        // As root in a container that allows no mounts, too.
+        if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
+            skip(test, "buildah --isolation=chroot needs mount namespaces");
+            return None;
+        }
         Some(Self { dir: tempfile::tempdir().unwrap() })
     }
 
