@@ -15,6 +15,7 @@ pub mod layer;
 pub mod llb;
 pub mod ops;
 pub mod registry;
+pub mod remote;
 pub mod resource;
 pub mod snapshot;
 pub mod solver;

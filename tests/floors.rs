@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["image", "solver"],
     &["frontend", "registry", "snapshot"],
     &["source"],
-    &["expand", "export", "ops"],
+    &["expand", "export", "ops", "remote"],
     &["engine"],
     &["resource", "task"],
     &["cli"],

@@ -56,11 +56,12 @@ pub fn run(session: &Session, asked: Asked, build: Build) -> anyhow::Result<Exit
         secrets: build.secret_values,
         ssh: Default::default(),
         exports: Vec::new(),
+        allow: Vec::new(),
         epoch: build.epoch,
         progress: display.progress(),
         cancel: session.cancel()?,
     };
-    let answer = session.engine()?.ask(&request, asked.question);
+    let answer = session.frontend()?.ask(&request, asked.question);
     display.finish();
     let answer = answer?;
     let mut out = Out::new();

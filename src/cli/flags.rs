@@ -180,6 +180,14 @@ pub fn ulimit(text: &str) -> Result<(String, u64, u64), String> {
     Ok((name.to_owned(), soft, hard))
 }
 
+/// A network as it is typed.
+pub fn network_name(network: crate::exec::Network) -> String {
+    match network {
+        crate::exec::Network::Host => "host".to_owned(),
+        crate::exec::Network::None => "none".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

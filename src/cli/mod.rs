@@ -6,6 +6,7 @@ mod cache;
 mod call;
 mod changes;
 mod context;
+mod definition;
 mod exit;
 mod faces;
 mod flags;
@@ -80,7 +81,7 @@ pub fn main(env: Env) -> ExitCode {
         _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env| {
             log(args.debug);
             let settings = Settings { isolation: args.isolation, ..Settings::default() };
-            let chosen = Chosen { state: args.state.clone(), settings, debug: args.debug };
+            let chosen = Chosen { state: args.state.clone(), settings, engine: args.engine.clone(), debug: args.debug };
             finish(&Session::new(env, Face::Dockless, chosen), |session| dockless::run(args, session))
         }),
     };

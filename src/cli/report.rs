@@ -8,7 +8,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::engine::{StepFailed, containers};
 use crate::ops::ForeignPlatform;
-use crate::{exec, frontend, image, registry, store, task};
+use crate::{exec, frontend, image, registry, remote, store, task};
 
 use super::exit::{Exit, Hinted, Missing, Unsupported, Usage};
 use super::hidden::relative;
@@ -140,6 +140,13 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             exec::Error::NotExecutable { .. } => Some((Exit::Process(126), None)),
             exec::Error::Cancelled(_) => None,
         };
+    }
+    if let Some(remote::Error::Connect { .. } | remote::Error::Protocol { .. }) = cause.downcast_ref() {
+        let hint = "is it running, and may this user reach it? --engine=local builds without it";
+        return Some((Exit::Failure, Some(hint.to_owned())));
+    }
+    if cause.is::<remote::InvalidAddress>() {
+        return Some((Exit::Usage, None));
     }
     if let Some(error) = cause.downcast_ref::<containers::Error>() {
         let exit = if matches!(error, containers::Error::Missing(_)) { Exit::Missing } else { Exit::Failure };

@@ -10,7 +10,7 @@ use annotate_snippets::Renderer;
 use nix::sys::signal::Signal;
 
 use crate::base::{Cancel, Env, Epoch, Reference};
-use crate::engine::{LocalEngine, Settings, State};
+use crate::engine::{LocalEngine, Place, Settings, State};
 use crate::exec;
 use crate::frontend::Warning;
 use crate::image::{ImageStore, StoredImage};
@@ -58,6 +58,8 @@ impl Face {
 pub struct Chosen {
     pub state: Option<PathBuf>,
     pub settings: Settings,
+    /// `--engine`
+    pub engine: Option<Place>,
     /// Say more.
     pub debug: bool,
 }
@@ -110,8 +112,17 @@ impl Session {
         Ok(self.state()?.images())
     }
 
-    pub fn engine(&self) -> anyhow::Result<LocalEngine> {
+    /// What answers questions about Dockerfiles, wherever they are built.
+    pub fn frontend(&self) -> anyhow::Result<LocalEngine> {
         Ok(LocalEngine::new(self.state()?.clone()))
+    }
+
+    /// Where builds happen.
+    pub fn place(&self) -> anyhow::Result<Place> {
+        match &self.chosen.engine {
+            Some(place) => Ok(place.clone()),
+            None => Place::of(&self.env).map_err(|error| usage(format!("{error:#}"))),
+        }
     }
 
     /// The journal of the task that this process is part of; none outside a task.

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::base::{Cancel, Epoch, Progress};
-use crate::engine::{BuiltImage, Dest, Engine, Export, Plan, SolveRequest};
+use crate::engine::{BuiltImage, Dest, Export, Place, Plan, SolveRequest};
+use crate::exec::Network;
 use crate::frontend::Warning;
 use crate::task::journal::{BuildRecord, Record};
 use crate::task::secrets;
@@ -27,6 +28,8 @@ pub struct Build {
     pub secret_values: BTreeMap<String, crate::base::Secret>,
     pub ssh: Vec<String>,
     pub exports: Vec<Export>,
+    /// `--allow`
+    pub allow: Vec<String>,
     pub epoch: Epoch,
     pub mode: Mode,
     /// Print the image id and nothing else.
@@ -91,18 +94,28 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
     if build.exports.iter().any(Export::is_to_stdout) {
         session.refuse_terminal()?;
     }
-    let engine = session.engine()?;
-    let place = hidden::Place::of(&build.plan);
+    let place = session.place()?;
+    let mut allow = build.allow;
+    if let (Place::Here, Some(name)) = (&place, allow.first()) {
+        session.warn(format!("--allow {name} has no effect: what a step may do is decided by this place"));
+    }
+    if matches!(&build.plan, Plan::Dockerfile(plan) if plan.network == Some(Network::Host)) {
+        // Whoever types --network=host means it.
+        allow.push("network.host".to_owned());
+    }
+    let engine = place.engine(session.state()?);
+    let hiding = hidden::Place::of(&build.plan);
     let request = SolveRequest {
         plan: build.plan,
         secrets: values,
         ssh,
         exports: build.exports,
+        allow,
         epoch: build.epoch,
         progress,
         cancel,
     };
-    let outcome = engine.solve(&request).map_err(|error| match place.and_then(|place| place.explain(&error)) {
+    let outcome = engine.solve(&request).map_err(|error| match hiding.and_then(|place| place.explain(&error)) {
         Some(hint) => Hinted { hint, source: error }.into(),
         None => error,
     })?;

@@ -141,9 +141,17 @@ fn archived(state: &State, name: &str, path: &Path, wanted: &str, request: &Solv
     pinned(image)
 }
 
+/// What images of the store are called that have no name there.
+const UNNAMED: &str = "dockless-context/image";
+
+/// Whether a reference means an image that was taken into the store for a build.
+pub fn is_unnamed(reference: &Reference) -> bool {
+    reference.familiar_name() == UNNAMED
+}
+
 /// An image of the store that has no name there.
 fn pinned(image: &Image) -> anyhow::Result<Reference> {
-    let plain: Reference = "dockless-context/image".parse().context("a name for an image without one")?;
+    let plain: Reference = UNNAMED.parse().context("a name for an image without one")?;
     Ok(plain.with_digest(image.manifest_descriptor.digest))
 }
 

@@ -112,8 +112,9 @@ pub fn prepare(
         NoCache::Stages(stages) => frontend::NoCache::Stages(stages.clone()),
     };
     input.network = match plan.network {
-        exec::Network::Host => pb::NetMode::Unset,
-        exec::Network::None => pb::NetMode::None,
+        None => pb::NetMode::Unset,
+        Some(exec::Network::Host) => pb::NetMode::Host,
+        Some(exec::Network::None) => pb::NetMode::None,
     };
     input.extra_hosts.clone_from(&plan.extra_hosts);
     let limit = |value: u64| i64::try_from(value).unwrap_or(-1);

@@ -24,12 +24,21 @@ pub struct LocalEngine {
 }
 
 /// What is to be solved, whoever made it.
-struct Job {
-    definition: pb::Definition,
-    config: Option<ImageConfig>,
+pub(super) struct Job {
+    pub definition: pb::Definition,
+    pub config: Option<ImageConfig>,
     base: Option<ImageConfig>,
     epoch: Epoch,
 }
+
+/// What came of a job.
+pub(super) struct Solved {
+    pub result: Ref,
+    pub config: Option<ImageConfig>,
+}
+
+/// Solves a job, in this process or elsewhere.
+pub(super) type Solve<'a> = dyn Fn(&Arc<Request>, Job, &Arc<StepCache>) -> anyhow::Result<Solved> + 'a;
 
 impl LocalEngine {
     pub fn new(state: Arc<State>) -> Self {
@@ -62,7 +71,29 @@ impl LocalEngine {
         resources.tree(&result)
     }
 
-    fn dockerfile(&self, request: &SolveRequest, plan: &DockerfilePlan) -> anyhow::Result<SolveOutcome> {
+    /// The road that every build takes: what is asked for is read and planned, its definitions are solved, and exports
+    /// are made of the results.
+    pub(super) fn build(&self, request: &SolveRequest, solve: &Solve<'_>) -> anyhow::Result<SolveOutcome> {
+        // While it is held nobody collects blobs that have no name yet.
+        let _pin = self.state.images().pin(&request.cancel)?;
+        match &request.plan {
+            Plan::Dockerfile(plan) => self.dockerfile(request, plan, solve),
+            Plan::Llb { definition, locals } => {
+                let mut resources = self.resources(request);
+                resources.locals.clone_from(locals);
+                let resources = Arc::new(resources);
+                let job = Job { definition: definition.clone(), config: None, base: None, epoch: request.epoch };
+                export(request, &self.built(request, &resources, job, &self.own_cache(request)?, solve)?)
+            }
+        }
+    }
+
+    fn dockerfile(
+        &self,
+        request: &SolveRequest,
+        plan: &DockerfilePlan,
+        solve_job: &Solve<'_>,
+    ) -> anyhow::Result<SolveOutcome> {
         // Holds the temporary directories of the contexts until everything is exported.
         let prepared = self.prepare(request, plan)?;
         let solve = |definition| self.files(request, &definition);
@@ -96,7 +127,7 @@ impl LocalEngine {
                 base: built.base,
                 epoch: built.epoch.map_or(request.epoch, |seconds| request.epoch.pinned(seconds)),
             };
-            let mut built = self.build(request, &resources, job, &cache)?;
+            let mut built = self.built(request, &resources, job, &cache, solve_job)?;
             built.inline = caches.is_inline().then(|| Arc::clone(&cache));
             results.push((platform, built));
         }
@@ -128,22 +159,23 @@ impl LocalEngine {
         Ok(Arc::new(StepCache::new(&self.state, &none, &request.progress, &request.cancel)?))
     }
 
-    fn build<'a>(
+    fn built<'a>(
         &'a self,
         request: &'a SolveRequest,
         resources: &'a Arc<Request>,
-        job: Job,
+        mut job: Job,
         cache: &Arc<StepCache>,
+        solve: &Solve<'_>,
     ) -> anyhow::Result<Built<'a>> {
-        let definition = llb::Graph::decode(&job.definition)?;
-        let result = self.solve_graph(resources, &definition, request, cache)?;
+        let (base, epoch) = (job.base.take(), job.epoch);
+        let solved = solve(resources, job, cache)?;
         Ok(Built {
             state: &self.state,
             request: resources,
-            result,
-            config: job.config,
-            base: job.base,
-            epoch: job.epoch,
+            result: solved.result,
+            config: solved.config,
+            base,
+            epoch,
             inline: None,
             progress: &request.progress,
             cancel: &request.cancel,
@@ -168,18 +200,10 @@ impl LocalEngine {
 
 impl Engine for LocalEngine {
     fn solve(&self, request: &SolveRequest) -> anyhow::Result<SolveOutcome> {
-        // While it is held nobody collects blobs that have no name yet.
-        let _pin = self.state.images().pin(&request.cancel)?;
-        match &request.plan {
-            Plan::Dockerfile(plan) => self.dockerfile(request, plan),
-            Plan::Llb { definition, locals } => {
-                let mut resources = self.resources(request);
-                resources.locals.clone_from(locals);
-                let resources = Arc::new(resources);
-                let job = Job { definition: definition.clone(), config: None, base: None, epoch: request.epoch };
-                export(request, &self.build(request, &resources, job, &self.own_cache(request)?)?)
-            }
-        }
+        self.build(request, &|resources, job, cache| {
+            let definition = llb::Graph::decode(&job.definition)?;
+            Ok(Solved { result: self.solve_graph(resources, &definition, request, cache)?, config: job.config })
+        })
     }
 }
 

@@ -1,5 +1,4 @@
-//! Solves build requests: in this process, or (issue "beyond one machine") on an existing BuildKit. What stands
-//! above knows only [`Engine`].
+//! Solves build requests: in this process, or on an existing BuildKit. What stands above knows only [`Engine`].
 
 pub mod address;
 mod cache;
@@ -9,8 +8,10 @@ mod dockerfile;
 mod exports;
 mod failure;
 mod local;
+pub mod place;
 mod platforms;
 mod prune;
+mod remote;
 mod resolve;
 mod rootfs;
 pub mod shared;
@@ -27,7 +28,9 @@ use crate::image::Descriptor;
 
 pub use failure::{Location, StepFailed};
 pub use local::LocalEngine;
+pub use place::Place;
 pub use prune::{Keep, Pruned, prune};
+pub use remote::RemoteEngine;
 pub use shared::SharedCaches;
 pub use state::{Settings, State};
 pub use usage::{Usage, UsageKind, du};
@@ -46,6 +49,9 @@ pub struct SolveRequest {
     pub ssh: BTreeMap<String, Vec<PathBuf>>,
     /// What to make of the result; with none, the build only fills the cache.
     pub exports: Vec<Export>,
+    /// `--allow`: what steps may do on an engine elsewhere (`network.host`, `security.insecure`). Here the place
+    /// decides.
+    pub allow: Vec<String>,
     pub epoch: Epoch,
     pub progress: Progress,
     pub cancel: Cancel,
@@ -72,7 +78,8 @@ pub struct DockerfilePlan {
     pub no_cache: NoCache,
     /// Ask the registry again even where the image is here.
     pub pull: bool,
-    pub network: crate::exec::Network,
+    /// Of steps that do not say it themselves; none: what the engine gives them.
+    pub network: Option<crate::exec::Network>,
     pub extra_hosts: Vec<(String, String)>,
     pub ulimits: Vec<(String, u64, u64)>,
     pub shm_size: Option<u64>,
@@ -92,7 +99,7 @@ impl DockerfilePlan {
             named_contexts: BTreeMap::new(),
             no_cache: NoCache::Use,
             pull: false,
-            network: crate::exec::Network::Host,
+            network: None,
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
             shm_size: None,

@@ -2,6 +2,7 @@
 //! instead of ignoring a field it does not know.
 
 pub const SOURCE_IMAGE: &str = "source.image";
+pub const SOURCE_IMAGE_RESOLVE_MODE: &str = "source.image.resolvemode";
 pub const SOURCE_LOCAL: &str = "source.local";
 pub const SOURCE_LOCAL_EXCLUDE: &str = "source.local.excludepatterns";
 pub const SOURCE_LOCAL_FOLLOW: &str = "source.local.followpaths";
@@ -45,3 +46,80 @@ pub const META_IGNORE_CACHE: &str = "meta.ignorecache";
 pub const META_DESCRIPTION: &str = "meta.description";
 pub const META_EXPORT_CACHE: &str = "meta.exportcache";
 pub const MERGE: &str = "mergeop";
+
+/// All of the above.
+const OF_OURS: &[&str] = &[
+    SOURCE_IMAGE,
+    SOURCE_LOCAL,
+    SOURCE_LOCAL_EXCLUDE,
+    SOURCE_LOCAL_FOLLOW,
+    SOURCE_LOCAL_HINT,
+    SOURCE_GIT,
+    SOURCE_GIT_KEEP_DIR,
+    SOURCE_GIT_FULL_URL,
+    SOURCE_GIT_CHECKSUM,
+    SOURCE_GIT_SKIP_SUBMODULES,
+    SOURCE_GIT_MTIME,
+    SOURCE_GIT_FETCH_BY_COMMIT,
+    SOURCE_GIT_SSH_SOCK,
+    SOURCE_HTTP,
+    SOURCE_HTTP_CHECKSUM,
+    SOURCE_OCI_LAYOUT,
+    EXEC_BASE,
+    EXEC_DEFAULT_PATH,
+    EXEC_NETWORK,
+    EXEC_PROXY,
+    EXEC_SECURITY,
+    EXEC_ULIMIT,
+    EXEC_CDI,
+    EXEC_CGROUP_PARENT,
+    EXEC_BIND,
+    EXEC_BIND_NO_OUTPUT,
+    EXEC_CACHE,
+    EXEC_CACHE_SHARING,
+    EXEC_SELECTOR,
+    EXEC_TMPFS,
+    EXEC_TMPFS_SIZE,
+    EXEC_SECRET,
+    EXEC_SSH,
+    EXEC_SECRET_ENV,
+    FILE_BASE,
+    FILE_PATTERNS,
+    FILE_REQUIRED_PATHS,
+    FILE_MODE_STRING,
+    CONSTRAINTS,
+    PLATFORM,
+    META_IGNORE_CACHE,
+    META_DESCRIPTION,
+    META_EXPORT_CACHE,
+    MERGE,
+];
+
+/// Features of ops beyond those that our own frontend uses, and that the operations here honour all the same.
+const OF_OTHERS: &[&str] = &[
+    SOURCE_IMAGE_RESOLVE_MODE,
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.differ",
+    "source.git.httpauth",
+    "source.git.knownsshhosts",
+    "source.git.subdir",
+    "source.http.perm",
+    // Spelt as BuildKit spells it.
+    "soruce.http.uidgid",
+    "exec.meta.removemountstubs.recursive",
+    "exec.mount.cache.content",
+    "exec.validexitcode",
+    "file.rm.wildcard",
+    "file.rm.nofollowsymlink",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.symlink.create",
+    "diffop",
+];
+
+/// The first capability that an op needs and that is not known here.
+pub fn unknown<'a>(needed: impl IntoIterator<Item = (&'a String, &'a bool)>) -> Option<&'a str> {
+    let mut needed = needed.into_iter().filter(|(_, needed)| **needed).map(|(name, _)| name.as_str());
+    needed.find(|name| !OF_OURS.contains(name) && !OF_OTHERS.contains(name))
+}

@@ -11,6 +11,7 @@ pub mod file;
 pub mod graph;
 pub mod merge;
 pub mod print;
+pub mod rewrite;
 pub mod source;
 
 pub use build::{Builder, Output};

@@ -16,8 +16,8 @@ mod mounts;
 mod owner;
 pub mod select;
 mod source;
-mod ssh;
-mod tail;
+pub mod ssh;
+pub mod tail;
 mod unpack;
 pub mod user;
 
@@ -132,6 +132,12 @@ pub fn graph(request: &Arc<Request>, definition: &llb::Graph) -> anyhow::Result<
 }
 
 fn operation(request: &Arc<Request>, vertex: &llb::Vertex) -> anyhow::Result<Arc<dyn solver::Op<Ref>>> {
+    if let Some(name) = llb::caps::unknown(&vertex.meta.caps) {
+        bail!("it needs the capability {name}, which this version does not have");
+    }
+    if let Some(filter) = vertex.op.constraints.iter().flat_map(|constraints| &constraints.filter).next() {
+        bail!("it needs a worker with {filter}, and the only one here is this process");
+    }
     let request = request.clone();
     Ok(match &vertex.op.op {
         Some(pb::op::Op::Source(op)) => source::operation(request, vertex, op)?,

@@ -21,7 +21,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    fn add(&mut self, stream: Stream, data: &[u8]) {
+    pub fn add(&mut self, stream: Stream, data: &[u8]) {
         for part in data.split_inclusive(|byte| *byte == b'\n') {
             let open = &mut self.open[stream as usize];
             let text = part.strip_suffix(b"\n").unwrap_or(part);

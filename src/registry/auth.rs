@@ -125,6 +125,11 @@ impl Transport {
         !is_basic
     }
 
+    /// What the keychain has for a whole registry.
+    pub(super) fn credential(&self, registry: &str, watch: Watch<'_>) -> Result<Option<Credential>> {
+        Ok(self.find_credential(registry, "", watch)?.found.map(|found| found.credential))
+    }
+
     fn find_credential(&self, registry: &str, repository: &str, watch: Watch<'_>) -> Result<Search> {
         let mut search = self.keychain.find(registry, repository)?;
         if search.found.is_none() {

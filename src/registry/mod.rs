@@ -120,6 +120,11 @@ impl Registry {
         self.0.keychain.store(registry, &kept)
     }
 
+    /// What would be shown to a registry, for another program that pulls in our place.
+    pub fn credential(&self, registry: &str, cancel: &Cancel) -> Result<Option<Credential>> {
+        self.0.credential(login_host(registry), Watch::new(cancel))
+    }
+
     /// False when there was nothing to forget.
     pub fn logout(&self, registry: &str) -> Result<bool> {
         self.0.keychain.erase(login_host(registry))

@@ -12,8 +12,7 @@ use super::World;
 use super::params::{Put, printed};
 use crate::base::{Env, Platform, Reference, Secret};
 use crate::engine::{
-    Context, DockerfilePlan, DockerfileSource, Engine, Export, LayerOptions, LocalEngine, Plan, SharedCaches,
-    SolveRequest, State,
+    Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, Place, Plan, SharedCaches, SolveRequest, State,
 };
 use crate::image::Descriptor;
 use crate::layer::Compression;
@@ -59,11 +58,12 @@ pub fn build(
         secrets: secrets(params, sources, world.env)?,
         ssh: ssh(params, sources)?,
         exports: vec![Export::Image { names: vec![name.clone()], push: false, options }],
+        allow: Vec::new(),
         epoch: world.epoch,
         progress: world.progress.clone(),
         cancel: world.cancel.clone(),
     };
-    let outcome = LocalEngine::new(state.clone()).solve(&request)?;
+    let outcome = Place::of(world.env)?.engine(state).solve(&request)?;
     outcome.warnings.iter().for_each(|warning| world.progress.warn(warning.to_string()));
     outcome.image.and_then(|image| image.manifest).context("the build made no image")
 }

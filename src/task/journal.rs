@@ -60,7 +60,10 @@ pub struct BuildRecord {
     /// `--ssh` as typed.
     pub ssh: Vec<String>,
     pub extra_hosts: Vec<(String, String)>,
-    pub network_none: bool,
+    /// `--network`, where it was said.
+    pub network: Option<String>,
+    /// `--allow` as typed.
+    pub allow: Vec<String>,
     pub ulimits: Vec<(String, u64, u64)>,
     pub shm_size: Option<u64>,
 }

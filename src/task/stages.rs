@@ -25,6 +25,8 @@ pub struct Place<'a> {
     /// dockless itself.
     pub program: &'a Path,
     pub state: &'a Path,
+    /// Where builds happen.
+    pub engine: &'a str,
     /// What the artifacts are copied into.
     pub folder: &'a Path,
     /// A directory of this process.
@@ -53,7 +55,12 @@ pub fn pick(
     }
     let out = work.path().join("out");
     let mut command = Command::new(place.program);
-    command.arg("--state").arg(place.state).args(words(record, &dockerfile, &out)).current_dir(&record.cwd);
+    command
+        .arg("--state")
+        .arg(place.state)
+        .args(["--engine", place.engine])
+        .args(words(record, &dockerfile, &out))
+        .current_dir(&record.cwd);
     // It is no part of what the native build made.
     command.env_remove(super::journal::VARIABLE).stdin(Stdio::null()).stdout(Stdio::null());
     let stages: Vec<_> = artifacts.iter().filter_map(|a| a.stage.as_deref()).collect();
@@ -97,8 +104,11 @@ fn words(record: &BuildRecord, dockerfile: &Path, out: &Path) -> Vec<OsString> {
     if let Some(size) = record.shm_size {
         option("--shm-size", size.to_string());
     }
-    if record.network_none {
-        option("--network", "none".to_owned());
+    if let Some(network) = &record.network {
+        option("--network", network.clone());
+    }
+    for name in &record.allow {
+        option("--allow", name.clone());
     }
     words.push("--".into());
     words.push(record.context.clone().into());

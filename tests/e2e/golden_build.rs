@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::oracle;
 
-fn cases() -> Vec<PathBuf> {
+pub fn cases() -> Vec<PathBuf> {
     let mut cases: Vec<PathBuf> = fs::read_dir(oracle::repository().join("tests/golden/build"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -30,16 +30,16 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn name(case: &Path) -> &str {
+pub fn name(case: &Path) -> &str {
     case.file_name().unwrap().to_str().unwrap()
 }
 
-fn args(case: &Path) -> Vec<String> {
+pub fn args(case: &Path) -> Vec<String> {
     fs::read_to_string(case.join("args")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// Copies a case to where it is built, makes what git cannot keep, and gives every file the same date.
-fn context(case: &Path, dir: &Path) -> PathBuf {
+pub fn context(case: &Path, dir: &Path) -> PathBuf {
     let context = dir.join(name(case));
     oracle::run(Command::new("cp").arg("-RP").arg(case).arg(&context));
     for ours in ["args", "differs", "buildah", "expected.json", "dockerd.json"] {
@@ -82,12 +82,12 @@ fn each_of(cases: Vec<PathBuf>, work: impl Fn(&Path) -> Result<(), String> + Syn
     assert!(failures.is_empty(), "{} cases differ\n\n{}", failures.len(), failures.join("\n\n"));
 }
 
-fn expected(case: &Path, name: &str) -> Result<Value, String> {
+pub fn expected(case: &Path, name: &str) -> Result<Value, String> {
     let text = fs::read(case.join(name)).map_err(|e| format!("{name}: {e}"))?;
     serde_json::from_slice(&text).map_err(|e| format!("{name}: {e}"))
 }
 
-fn differs(case: &Path) -> bool {
+pub fn differs(case: &Path) -> bool {
     case.join("differs").exists()
 }
 
@@ -120,7 +120,7 @@ fn history(image: &Value) -> Vec<(String, bool)> {
 }
 
 /// The differences alone, line by line, or a failing tree would bury them.
-fn compare(expected: &Value, actual: &Value) -> Result<(), String> {
+pub fn compare(expected: &Value, actual: &Value) -> Result<(), String> {
     let mut lines = compare_contents(expected, actual);
     if history(expected) != history(actual) {
         lines.push(format!("history\n  - {}\n  + {}", expected["history"], actual["history"]));

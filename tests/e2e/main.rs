@@ -14,5 +14,6 @@ mod golden_build;
 mod interop;
 mod main_job;
 mod oracle;
+mod remote;
 mod spec;
 mod streaming;

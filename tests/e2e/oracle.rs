@@ -126,6 +126,11 @@ impl Dockerd {
         }
     }
 
+    /// As dockless is told of it.
+    pub fn engine(&self) -> String {
+        format!("docker://{}", self.dir.path().join("sock").display())
+    }
+
     pub fn docker(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
         command

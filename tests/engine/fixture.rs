@@ -208,6 +208,7 @@ pub fn plan(context: &Path, dockerfile: &str) -> DockerfilePlan {
 /// Exports the image `test`.
 pub fn request(progress: Progress) -> SolveRequest {
     SolveRequest {
+        allow: Vec::new(),
         plan: Plan::Llb { definition: Default::default(), locals: BTreeMap::new() },
         secrets: BTreeMap::new(),
         ssh: BTreeMap::new(),

@@ -1,24 +1,22 @@
 //! buildctl's command line, as far as builds go: Dockerfiles by frontend, definitions of any LLB client by pipe.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::base::Platform;
 use crate::cli::cache;
+use crate::cli::definition;
 use crate::cli::exit::{Exit, Unsupported, missing, usage};
 use crate::cli::flags::{self, ignored_flags};
 use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
 use crate::cli::session::Session;
 use crate::cli::solve::{self, Build};
-use crate::cli::verbs::{disk, version};
-use crate::engine::{Context, DockerfilePlan, DockerfileSource, NoCache, Plan};
+use crate::cli::verbs::{disk, elsewhere, version};
+use crate::engine::{Context, DockerfilePlan, DockerfileSource, NoCache, Place, Plan};
 use crate::exec::Network;
-use crate::llb;
 use crate::task::journal::BuildRecord;
 
 /// buildctl without a buildkitd: dockless.
@@ -52,7 +50,7 @@ pub enum Verb {
 
 #[derive(Debug, Clone, Subcommand)]
 pub enum DebugVerb {
-    /// There is one worker: this process
+    /// Who builds: this process, or the workers of an engine elsewhere
     Workers,
     Info(version::InfoArgs),
 }
@@ -97,24 +95,21 @@ pub fn run(buildctl: Buildctl, session: &Session) -> anyhow::Result<Exit> {
     session.warn_ignored(&buildctl.ignored.0);
     match buildctl.verb {
         Verb::Build(args) => build(*args, session),
-        Verb::Du(args) => disk::du(args, session),
-        Verb::Prune(args) => disk::prune(args, session),
-        Verb::Debug(DebugVerb::Workers) => {
-            let mut out = crate::cli::session::Out::new();
-            out.line("ID          PLATFORMS")?;
-            out.line(format!("dockless    {}", Platform::host()))?;
-            out.finish()?;
-            Ok(Exit::Success)
-        }
+        Verb::Du(args) => match session.place()? {
+            Place::Here => disk::du(args, session),
+            Place::At(address) => elsewhere::du(args, &address, session),
+        },
+        Verb::Prune(args) => match session.place()? {
+            Place::Here => disk::prune(args, session),
+            Place::At(address) => elsewhere::prune(args, &address, session),
+        },
+        Verb::Debug(DebugVerb::Workers) => elsewhere::workers(&session.place()?, session),
         Verb::Debug(DebugVerb::Info(args)) => version::info(args, session),
     }
 }
 
 fn build(args: BuildArgs, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
-    if let Some(name) = args.allow.first() {
-        session.warn(format!("--allow {name} has no effect: what a step may do is decided by this place"));
-    }
     let common = Common { cwd: session.env.cwd(), tags: &[], bare_docker: BareDocker::Stdout };
     let mut exports = Vec::new();
     for spec in &args.outputs {
@@ -131,7 +126,7 @@ fn build(args: BuildArgs, session: &Session) -> anyhow::Result<Exit> {
             if !args.export_cache.is_empty() || !args.import_cache.is_empty() {
                 session.warn("--export-cache and --import-cache have no effect on a definition from standard input");
             }
-            (Plan::Llb { definition: definition()?, locals }, None)
+            (Plan::Llb { definition: definition::read("-", session)?, locals }, None)
         }
     };
     let build = Build {
@@ -140,6 +135,7 @@ fn build(args: BuildArgs, session: &Session) -> anyhow::Result<Exit> {
         secret_values: BTreeMap::new(),
         ssh: args.ssh,
         exports,
+        allow: args.allow,
         epoch: session.epoch()?,
         mode: args.progress,
         quiet: false,
@@ -165,18 +161,6 @@ fn locals(typed: &[(String, String)], session: &Session) -> anyhow::Result<BTree
         .collect()
 }
 
-/// A definition is a message of BuildKit's; more than this is something else.
-const LARGEST_DEFINITION: u64 = 64 << 20;
-
-fn definition() -> anyhow::Result<llb::pb::Definition> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().take(LARGEST_DEFINITION).read_to_end(&mut bytes)?;
-    if bytes.is_empty() {
-        return Err(usage("please specify --frontend or pipe LLB definition to stdin"));
-    }
-    <llb::pb::Definition as prost::Message>::decode(bytes.as_slice()).context("definition from standard input")
-}
-
 fn dockerfile(
     args: &BuildArgs,
     locals: &BTreeMap<String, PathBuf>,
@@ -192,7 +176,7 @@ fn dockerfile(
     let mut no_cache = if args.no_cache { NoCache::All } else { NoCache::Use };
     let mut remote = None;
     let mut pull = false;
-    let mut network = Network::Host;
+    let mut network = None;
     for option in &args.options {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
@@ -205,8 +189,9 @@ fn dockerfile(
             "context" => remote = Some(value.to_owned()),
             "force-network-mode" => {
                 network = match value {
-                    "none" => Network::None,
-                    "host" | "sandbox" => Network::Host,
+                    "none" => Some(Network::None),
+                    "host" => Some(Network::Host),
+                    "sandbox" => None,
                     other => return Err(usage(format!("--opt force-network-mode={other} is not known"))),
                 }
             }
@@ -262,7 +247,8 @@ fn dockerfile(
             secrets: args.secrets.clone(),
             ssh: args.ssh.clone(),
             extra_hosts: extra_hosts.clone(),
-            network_none: network == Network::None,
+            network: network.map(flags::network_name),
+            allow: args.allow.clone(),
             ..BuildRecord::default()
         }),
         _ => None,

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, rootfs, task, unpack, version};
+use crate::engine::Place;
 use crate::exec::Isolation;
 
 use super::docker;
@@ -23,6 +24,10 @@ pub struct Dockless {
     #[arg(long, value_name = "NAME", default_value = "auto", env = "DOCKLESS_ISOLATION", value_parser = isolation)]
     #[arg(hide_default_value = true, global = true)]
     pub isolation: Isolation,
+    /// Where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH
+    /// [default: $DOCKLESS_ENGINE, else $BUILDKIT_HOST, else local]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    pub engine: Option<Place>,
     /// Log what dockless does
     #[arg(short = 'D', long, global = true)]
     pub debug: bool,
@@ -124,6 +129,8 @@ Options
       --state DIR         where images and caches are [default: $DOCKLESS_STATE, else
                           $XDG_DATA_HOME/dockless, else ~/.local/share/dockless]
       --isolation NAME    how RUN steps are boxed: auto, ns, ns1, chroot, rewrite [default: auto]
+      --engine ADDRESS    where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH
+                          [default: $DOCKLESS_ENGINE, else $BUILDKIT_HOST, else local]
   -D, --debug             log what dockless does
   -h, --help              this text, or that of a command: dockless COMMAND --help
   -V, --version

@@ -16,7 +16,6 @@ use crate::cli::solve::{self, Build};
 use crate::engine::{
     BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan, SharedCaches,
 };
-use crate::exec::Network;
 use crate::expand::{self, Archive, Formats};
 use crate::image;
 use crate::task::params::BuildParams;
@@ -182,6 +181,7 @@ fn build(
         quiet: false,
         iidfile: None,
         metadata_file: None,
+        allow: Vec::new(),
         record: None,
     };
     solve::run(session, build)?.context("the build made no image")
@@ -234,7 +234,7 @@ fn plan(params: &BuildParams, target: Option<&str>, session: &Session) -> anyhow
         named_contexts: BTreeMap::new(),
         no_cache: NoCache::Use,
         pull: false,
-        network: Network::Host,
+        network: None,
         extra_hosts: params
             .add_hosts
             .iter()

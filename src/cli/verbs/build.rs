@@ -7,7 +7,7 @@ use crate::base::{Platform, Reference};
 use crate::cli::cache;
 use crate::cli::call::{self, Asked};
 use crate::cli::context;
-use crate::cli::exit::{Exit, Unsupported, usage};
+use crate::cli::exit::{Exit, Unsupported, missing, usage};
 use crate::cli::flags::{self, ignored_flags};
 use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
@@ -27,6 +27,12 @@ pub struct Args {
     /// Dockerfile [default: PATH/Dockerfile]; - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
+    /// Solve a definition made by an LLB client instead of a Dockerfile; - for standard input. Its local sources are
+    /// PATH as `context`, and folders given with --build-context
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["file", "target", "build_args", "labels", "platforms", "no_cache", "no_cache_filter",
+        "pull", "network", "add_hosts", "ulimits", "shm_size", "call", "check", "cache_from", "cache_to"])]
+    llb: Option<String>,
     /// Name of the image; may be repeated
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<Reference>,
@@ -72,6 +78,9 @@ pub struct Args {
     /// Network of RUN steps: default, host or none
     #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true)]
     network: String,
+    /// What steps may do on an engine elsewhere: network.host, security.insecure
+    #[arg(long = "allow", value_name = "NAME", value_delimiter = ',')]
+    allow: Vec<String>,
     /// Line for /etc/hosts of RUN steps
     #[arg(long = "add-host", value_name = "HOST:IP", value_parser = flags::extra_host)]
     add_hosts: Vec<(String, String)>,
@@ -133,7 +142,7 @@ ignored_flags!(
         switches: ["rm", "force-rm", "compress", "debug"],
         values: [
             "memory", "memory-swap", "cpu-period", "cpu-quota", "cpu-shares", "cpuset-cpus", "cpuset-mems",
-            "security-opt", "cgroup-parent", "builder", "allow", "resource", "policy",
+            "security-opt", "cgroup-parent", "builder", "resource", "policy",
         ],
     }
 );
@@ -222,6 +231,23 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
 pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
     let env = &session.env;
     let tags: Vec<Reference> = args.tags.iter().cloned().map(Reference::or_latest).collect();
+    if let Some(file) = &args.llb {
+        let (plan, exports) = (definition(file, &args, session)?, exports(&args, &tags, session)?);
+        return Ok(Build {
+            plan,
+            secrets: args.secrets,
+            secret_values: BTreeMap::new(),
+            ssh: args.ssh,
+            exports,
+            allow: args.allow,
+            epoch: session.epoch()?,
+            mode: if args.no_console { Mode::Plain } else { args.progress },
+            quiet: args.quiet,
+            iidfile: args.iidfile.map(|path| env.absolute(path)),
+            metadata_file: args.metadata_file.map(|path| env.absolute(path)),
+            record: None,
+        });
+    }
     let (context, dockerfile) = match &args.inline_dockerfile {
         Some(text) => {
             let source = DockerfileSource::Text { name: "inline".to_owned(), text: text.clone() };
@@ -245,8 +271,9 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
         named_contexts.insert(name, value);
     }
     let network = match args.network.as_str() {
-        "default" | "host" | "" => Network::Host,
-        "none" => Network::None,
+        "default" | "" => None,
+        "host" => Some(Network::Host),
+        "none" => Some(Network::None),
         other => return Err(usage(format!("--network={other} is not known (default, host, none)"))),
     };
     let no_cache = match (args.no_cache, args.no_cache_filter) {
@@ -275,7 +302,8 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
             secrets: args.secrets.clone(),
             ssh: args.ssh.clone(),
             extra_hosts: args.add_hosts.clone(),
-            network_none: network == Network::None,
+            network: network.map(flags::network_name),
+            allow: args.allow.clone(),
             ulimits: args.ulimits.clone(),
             shm_size: args.shm_size,
         })
@@ -302,6 +330,7 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
         secret_values: BTreeMap::new(),
         ssh: args.ssh,
         exports,
+        allow: args.allow,
         epoch,
         mode: if args.no_console { Mode::Plain } else { args.progress },
         quiet: args.quiet,
@@ -309,6 +338,22 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
         metadata_file: args.metadata_file.map(|path| env.absolute(path)),
         record,
     })
+}
+
+/// What another LLB client made, with the folders that it may name.
+fn definition(file: &str, args: &Args, session: &Session) -> anyhow::Result<Plan> {
+    let mut locals = BTreeMap::new();
+    for (name, dir) in [("context", args.context.as_str())]
+        .into_iter()
+        .chain(args.build_contexts.iter().map(|(name, dir)| (name.as_str(), dir.as_str())))
+    {
+        let path = session.absolute(dir);
+        if !path.is_dir() {
+            return Err(missing(format!("{name}={dir} is not a folder, and a definition's local sources are")));
+        }
+        locals.insert(name.to_owned(), path);
+    }
+    Ok(Plan::Llb { definition: crate::cli::definition::read(file, session)?, locals })
 }
 
 /// `KEY=VALUE`; a key alone takes the variable of that name, and is no argument where there is none. Proxies reach

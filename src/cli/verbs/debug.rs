@@ -5,6 +5,7 @@ use std::io::Read;
 use anyhow::Context as _;
 
 use crate::base::{Platform, Reference};
+use crate::cli::definition;
 use crate::cli::exit::{Exit, missing};
 use crate::cli::session::{Out, Session};
 use crate::frontend::{self, ImageConfigs, Input, ResolvedImage};
@@ -22,7 +23,11 @@ pub enum Args {
     /// Print the graph that a Dockerfile, or a definition made by an LLB client, stands for
     Llb {
         /// Dockerfile, or a definition in BuildKit's wire format; - for standard input
-        file: String,
+        #[arg(required_unless_present = "from")]
+        file: Option<String>,
+        /// Definition made by any LLB client; - for standard input
+        #[arg(long, value_name = "FILE", conflicts_with = "file")]
+        from: Option<String>,
         /// text, json or dot
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -46,7 +51,9 @@ pub enum Format {
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     let text = match args {
         Args::Ast { file } => frontend::ast::dump(&file, &read(&file, session)?)?,
-        Args::Llb { file, format, target, build_args, platform } => {
+        Args::Llb { from: Some(file), format, .. } => drawn(&definition::read(&file, session)?, format)?,
+        Args::Llb { file, from: None, format, target, build_args, platform } => {
+            let file = file.unwrap_or_default();
             let bytes = read(&file, session)?;
             let definition = match std::str::from_utf8(&bytes) {
                 Ok(text) => {
@@ -60,18 +67,22 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
                 Err(_) => <llb::pb::Definition as prost::Message>::decode(bytes.as_slice())
                     .context("neither a Dockerfile nor a definition")?,
             };
-            let graph = llb::Graph::decode(&definition)?;
-            match format {
-                Format::Text => llb::print::text(&graph),
-                Format::Json => format!("{:#}\n", llb::print::json(&graph)),
-                Format::Dot => llb::print::dot(&graph),
-            }
+            drawn(&definition, format)?
         }
     };
     let mut out = Out::new();
     out.line(text.trim_end_matches('\n'))?;
     out.finish()?;
     Ok(Exit::Success)
+}
+
+fn drawn(definition: &llb::pb::Definition, format: Format) -> anyhow::Result<String> {
+    let graph = llb::Graph::decode(definition)?;
+    Ok(match format {
+        Format::Text => llb::print::text(&graph),
+        Format::Json => format!("{:#}\n", llb::print::json(&graph)),
+        Format::Dot => llb::print::dot(&graph),
+    })
 }
 
 fn read(file: &str, session: &Session) -> anyhow::Result<Vec<u8>> {

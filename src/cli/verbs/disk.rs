@@ -15,10 +15,10 @@ use crate::engine::{self, Keep, UsageKind};
 pub struct DuArgs {
     /// Also say when each thing was used last
     #[arg(short, long)]
-    verbose: bool,
+    pub(super) verbose: bool,
     /// Only things of this kind: image, blob, snapshot, cache-mount, source, volume
     #[arg(short, long = "filter", value_name = "type=KIND")]
-    filters: Vec<String>,
+    pub(super) filters: Vec<String>,
 }
 
 /// Remove build cache, unpacked layers and leftovers; named images and containers stay.
@@ -26,19 +26,19 @@ pub struct DuArgs {
 pub struct PruneArgs {
     /// Also cache mounts, and what images and containers have unpacked
     #[arg(short, long)]
-    all: bool,
+    pub(super) all: bool,
     /// Do not ask
     #[arg(short, long)]
-    force: bool,
+    pub(super) force: bool,
     /// until=DURATION: leave what was used within it
     #[arg(long = "filter", value_name = "FILTER")]
-    filters: Vec<String>,
+    pub(super) filters: Vec<String>,
     /// Leave what was used within this time
     #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
-    keep_duration: Option<Duration>,
+    pub(super) keep_duration: Option<Duration>,
     /// Leave the newest things, up to so much
     #[arg(long, alias = "keep-storage", alias = "reserved-space", value_name = "BYTES", value_parser = flags::bytes)]
-    max_used_space: Option<u64>,
+    pub(super) max_used_space: Option<u64>,
     #[arg(long, hide = true)]
     volumes: bool,
 }

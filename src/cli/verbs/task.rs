@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::cli::exit::{Exit, usage};
 use crate::cli::session::Session;
+use crate::engine::place::VARIABLE;
 use crate::task::config::{self, Config, Wanted};
 use crate::task::journal::{self, Journal};
 use crate::task::run::NativeBuild;
@@ -140,7 +141,8 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
                 outputs::title(image)
             )
         })?;
-        let place = stages::Place { program: &program, state: &state_dir, folder, tmp: &tmp };
+        let engine = session.place()?.to_string();
+        let place = stages::Place { program: &program, state: &state_dir, engine: &engine, folder, tmp: &tmp };
         stages::pick(record, &item.stages, &place, &cancel)
     };
     let warnings = Mutex::new(Vec::new());
@@ -197,6 +199,8 @@ fn native_build(
         ("DOCKLESS_STATE".into(), session.state_dir().into_os_string()),
         (journal::VARIABLE.into(), journal.path().into()),
     ];
+    // Its faces build where this task was told to, whatever said it.
+    variables.push((VARIABLE.into(), session.place()?.to_string().into()));
     for (name, value) in faces::VARIABLES {
         if env.var_os(name).is_none() {
             variables.push((name.into(), value.into()));

@@ -1,0 +1,61 @@
+//! An existing BuildKit, spoken to over gRPC: definitions go out, progress comes back, and through a session the
+//! other side asks for what a build needs of this machine: files of the shared folders, credentials, secrets, an ssh
+//! agent. It gets what the request names and nothing else.
+//!
+//! tonic frames the messages; connections are opened here, because a Docker socket must be upgraded first and a
+//! session is an HTTP/2 server on a stream inside an HTTP/2 stream.
+
+mod address;
+mod client;
+mod connect;
+mod docker;
+mod grpc;
+mod session;
+mod solve;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, InvalidAddress};
+pub use client::{Client, Disk, Worker};
+pub use solve::{Offered, Shared, Solve};
+
+use std::io;
+
+/// What keeps an engine from being used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("reach the engine at {address}: {source}")]
+    Connect { address: Address, source: io::Error },
+    #[error("the engine at {address} does not speak BuildKit's protocol: {answer}")]
+    Protocol { address: Address, answer: String },
+    #[error("{what} at {address}: {status}")]
+    Call { what: &'static str, address: Address, status: Said },
+    #[error("{what} at {address}: {answer}")]
+    Docker { what: String, address: Address, answer: String },
+    #[error(transparent)]
+    Cancelled(#[from] crate::base::cancel::Cancelled),
+    #[error("{what}: {source}")]
+    Io { what: String, source: io::Error },
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a server said of a call: its words, and the code only where there are none.
+#[derive(Debug)]
+pub struct Said(Box<tonic::Status>);
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.message() {
+            "" => write!(f, "{}", self.0.code().description()),
+            words => f.write_str(words),
+        }
+    }
+}
+
+impl From<tonic::Status> for Said {
+    fn from(status: tonic::Status) -> Self {
+        Self(Box::new(status))
+    }
+}

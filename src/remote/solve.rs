@@ -1,0 +1,233 @@
+//! One build on a remote engine: the definition goes out with a session beside it, events come back, and what was
+//! built arrives as an archive.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bollard_buildkit_proto::moby::buildkit::v1 as proto;
+use tokio::sync::mpsc;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Status};
+
+use super::client::{Client, attributes, until};
+use super::session::Session;
+use super::{Address, Result, docker, grpc, status};
+use crate::base::{Cancel, Digest, Progress, Secret};
+use crate::llb::{caps, pb};
+use crate::registry::Registry;
+use crate::store::BlobStore;
+
+/// What the session hands over when it is asked, and nothing beside it.
+pub struct Shared {
+    /// Folders by the name of their `local://` source.
+    pub locals: BTreeMap<String, PathBuf>,
+    pub secrets: BTreeMap<String, Secret>,
+    /// Sockets of ssh agents, by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Whose credentials are told to an engine that asks for those of a registry.
+    pub registry: Registry,
+    pub images: Offered,
+}
+
+/// Blobs of images that only this machine has.
+pub struct Offered {
+    pub blobs: Arc<dyn BlobStore>,
+    pub digests: BTreeSet<Digest>,
+}
+
+/// What is to be built.
+pub struct Solve<'a> {
+    /// As it would be solved here, byte for byte.
+    pub definition: &'a pb::Definition,
+    pub shared: Shared,
+    /// Where the archive of what was built goes. Without it the build only fills the engine's cache.
+    pub archive: Option<&'a Path>,
+    /// What the caller lets steps do (`network.host`, `security.insecure`); the engine must allow it too.
+    pub entitlements: Vec<String>,
+    pub progress: &'a Progress,
+    pub cancel: &'a Cancel,
+}
+
+/// Where images without a registry are named: nothing under `.invalid` is anywhere else.
+const NOWHERE: &str = "dockless.invalid";
+
+/// The last events of a build that is over arrive within this.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+
+/// Bytes of a session on their way.
+const SESSION_BUFFER: usize = 1 << 20;
+
+impl Client {
+    pub fn solve(&self, solve: Solve<'_>) -> Result<()> {
+        let id = unique();
+        let (progress, cancel) = (solve.progress, solve.cancel);
+        match (&self.address, solve.archive) {
+            (Address::Docker(socket), Some(archive)) => {
+                let name = format!("{NOWHERE}/built:{id}");
+                let exporter = Some(("moby", attributes([("name", name.clone())])));
+                let built = self.runtime.block_on(until(cancel, self.run(&id, solve, exporter, None)));
+                let fetched = built.and_then(|()| {
+                    progress.step("exporting from the Docker daemon", |_| {
+                        self.runtime.block_on(until(cancel, docker::save(&self.address, socket, &name, archive)))
+                    })
+                });
+                // The daemon keeps the layers for its next build; the name was only for us.
+                let gone = self.runtime.block_on(docker::untag(&self.address, socket, &name));
+                fetched.and(gone)
+            }
+            (address, Some(archive)) => {
+                // A socket is fast and a wire is not.
+                let compression = if matches!(address, Address::Tcp { .. }) { "gzip" } else { "uncompressed" };
+                let attrs =
+                    attributes([("oci-mediatypes", "true".to_owned()), ("compression", compression.to_owned())]);
+                let work = self.run(&id, solve, Some(("oci", attrs)), Some(archive.to_owned()));
+                self.runtime.block_on(until(cancel, work))
+            }
+            (_, None) => self.runtime.block_on(until(cancel, self.run(&id, solve, None, None))),
+        }
+    }
+
+    /// The source by which the engine gets an image that only this machine has. Docker's is given the image now,
+    /// unless it has it from before: `archive` makes a docker-archive that names it as said. Others fetch what they
+    /// lack through the session.
+    pub fn offer(
+        &self,
+        manifest: &Digest,
+        cancel: &Cancel,
+        archive: impl FnOnce(&str) -> anyhow::Result<tempfile::NamedTempFile>,
+    ) -> anyhow::Result<(pb::SourceOp, &'static str)> {
+        let source = |identifier, key: &str, value: &str| pb::SourceOp {
+            identifier,
+            attrs: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+        };
+        let Address::Docker(socket) = &self.address else {
+            let identifier = format!("oci-layout://{NOWHERE}/sent@{manifest}");
+            return Ok((source(identifier, "oci.store", "dockless"), caps::SOURCE_OCI_LAYOUT));
+        };
+        let name = format!("{NOWHERE}/sent:{}", manifest.hex());
+        if !self.runtime.block_on(until(cancel, docker::has(&self.address, socket, &name)))? {
+            let archive = archive(&name)?;
+            self.runtime.block_on(until(cancel, docker::load(&self.address, socket, archive.path())))?;
+        }
+        let identifier = format!("docker-image://{name}");
+        Ok((source(identifier, "image.resolvemode", "local"), caps::SOURCE_IMAGE_RESOLVE_MODE))
+    }
+
+    async fn run(
+        &self,
+        id: &str,
+        solve: Solve<'_>,
+        exporter: Option<(&str, HashMap<String, String>)>,
+        receive: Option<PathBuf>,
+    ) -> Result<()> {
+        let expected = receive.is_some();
+        let session = Session::new(solve.shared, receive);
+        let keeper = session.clone();
+        let (ours, theirs) = tokio::io::duplex(SESSION_BUFFER);
+        let (sender, receiver) = mpsc::channel(1);
+        let call = self.channel.both("/moby.buildkit.v1.Control/Session", headed(receiver, id, &session)?);
+        let incoming = call.await.map_err(|status| self.failed("open a session", status))?;
+        let carried =
+            grpc::carry::<proto::BytesMessage>(ours, incoming, sender, |m| m.data, |data| proto::BytesMessage { data });
+        // Both end with the session's stream, and that with this function at the latest.
+        let carrying = Aborted(tokio::spawn(carried));
+        let serving = Aborted(tokio::spawn(async move {
+            if let Err(error) = grpc::serve(theirs, move |call| session.clone().answer(call)).await {
+                tracing::debug!(%error, "the session ended");
+            }
+        }));
+
+        let (kind, attrs) = exporter.unwrap_or_default();
+        let exporters = match kind {
+            "" => Vec::new(),
+            kind => vec![proto::Exporter { r#type: kind.to_owned(), attrs: attrs.clone() }],
+        };
+        let question = proto::SolveRequest {
+            r#ref: id.to_owned(),
+            definition: Some(solve.definition.clone()),
+            session: id.to_owned(),
+            // Servers of before 2024 read these two and would build with no output at all.
+            exporter_deprecated: kind.to_owned(),
+            exporter_attrs_deprecated: attrs,
+            exporters,
+            entitlements: solve.entitlements,
+            ..proto::SolveRequest::default()
+        };
+        let solving = self.channel.unary::<_, proto::SolveResponse>("/moby.buildkit.v1.Control/Solve", question);
+        let watching = self.watch(id, solve.progress);
+        tokio::pin!(solving, watching);
+        let mut watched = false;
+        let solved = loop {
+            tokio::select! {
+                solved = &mut solving => break solved,
+                () = &mut watching, if !watched => watched = true,
+            }
+        };
+        if !watched && tokio::time::timeout(LAST_EVENTS, &mut watching).await.is_err() {
+            tracing::debug!("the last events of the build did not come");
+        }
+        drop((carrying, serving));
+        solved.map_err(|status| self.failed("build", status))?;
+        if expected && !keeper.received() {
+            let status = Status::data_loss("the build was done, and its image did not arrive");
+            return Err(self.failed("build", status));
+        }
+        Ok(())
+    }
+
+    /// Passes the build's events on until it is over.
+    async fn watch(&self, id: &str, progress: &Progress) {
+        let question = proto::StatusRequest { r#ref: id.to_owned() };
+        let call = self.channel.answers::<_, proto::StatusResponse>("/moby.buildkit.v1.Control/Status", question);
+        let mut events = match call.await {
+            Ok(events) => events,
+            Err(error) => return tracing::debug!(%error, "the build has no events"),
+        };
+        loop {
+            match events.message().await {
+                Ok(Some(event)) => status::events(event).for_each(|event| progress.send(event)),
+                Ok(None) => return,
+                // The call that builds fails for the same reason and says so.
+                Err(error) => return tracing::debug!(%error, "events of the build ended"),
+            }
+        }
+    }
+}
+
+/// A task that ends with this.
+struct Aborted(tokio::task::JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A session's call says who we are and which of our methods there are.
+fn headed<T>(receiver: mpsc::Receiver<T>, id: &str, session: &Session) -> Result<Request<mpsc::Receiver<T>>> {
+    let mut request = Request::new(receiver);
+    let mut set = |key: &'static str, value: String| {
+        if let Ok(value) = MetadataValue::try_from(value) {
+            request.metadata_mut().append(key, value);
+        }
+    };
+    set("x-docker-expose-session-uuid", id.to_owned());
+    set("x-docker-expose-session-name", "dockless".to_owned());
+    set("x-docker-expose-session-sharedkey", session.shared_key());
+    for method in Session::METHODS {
+        set("x-docker-expose-session-grpc-method", (*method).to_owned());
+    }
+    Ok(request)
+}
+
+/// A name that no other build has.
+fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let parts = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed), SystemTime::now());
+    // Processes in containers share numbers, so the address of something of ours joins in.
+    let here = std::ptr::from_ref(&parts) as usize;
+    Digest::of(format!("{parts:?} {here}")).hex()[..25].to_owned()
+}

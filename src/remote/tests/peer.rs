@@ -1,0 +1,133 @@
+//! A peer of our own that speaks BuildKit's protocol, as well or as badly as a test wants.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bollard_buildkit_proto::moby::buildkit::v1 as proto;
+use futures_util::FutureExt as _;
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, mpsc, watch};
+use tonic::{Request, Status};
+
+use crate::remote::Address;
+use crate::remote::grpc::{self, Channel};
+
+pub type Deed = dyn Fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>> + Send + Sync;
+
+/// Listens until it is dropped.
+pub struct Peer {
+    pub address: Address,
+    pub dead: Arc<Notify>,
+    // Its tasks end before the folder of its socket goes.
+    _runtime: Runtime,
+    pub dir: tempfile::TempDir,
+}
+
+impl Peer {
+    /// A peer that does this with a build's session, and then calls the build done or not.
+    pub fn solving<F>(deed: impl Fn(Channel) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let deed: Arc<Deed> = Arc::new(move |session| deed(session).boxed());
+        let dead = Arc::new(Notify::new());
+        let told = dead.clone();
+        let mut peer = Self::listening(move |socket| {
+            let (deed, told) = (deed.clone(), told.clone());
+            async move {
+                // One build a connection.
+                let (opened, session) = watch::channel(None);
+                let opened = Arc::new(opened);
+                let serving = grpc::serve(socket, move |call| {
+                    control(call, deed.clone(), opened.clone(), session.clone()).boxed()
+                });
+                tokio::select! { _ = serving => {}, () = told.notified() => {} }
+            }
+        });
+        peer.dead = dead;
+        peer
+    }
+
+    /// A peer that does what it likes with whoever connects.
+    pub fn listening<F>(connected: impl Fn(tokio::net::UnixStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            UnixListener::bind(&path).unwrap()
+        };
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(connected(socket));
+            }
+        });
+        Self { address: Address::Unix(path), dead: Arc::default(), _runtime: runtime, dir }
+    }
+
+    /// The socket, as a Docker daemon's.
+    pub fn docker(&self) -> Address {
+        match &self.address {
+            Address::Unix(path) => Address::Docker(path.clone()),
+            other => panic!("{other}"),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+async fn control(
+    call: http::Request<hyper::body::Incoming>,
+    deed: Arc<Deed>,
+    opened: Arc<watch::Sender<Option<Channel>>>,
+    mut session: watch::Receiver<Option<Channel>>,
+) -> http::Response<tonic::body::Body> {
+    match call.uri().path() {
+        "/moby.buildkit.v1.Control/Session" => {
+            grpc::many(call, |request: Request<tonic::Streaming<proto::BytesMessage>>| async move {
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                let (messages, mut sent) = mpsc::channel(1);
+                let (sender, outgoing) = grpc::outgoing();
+                tokio::spawn(async move {
+                    while let Some(message) = sent.recv().await {
+                        if sender.send(Ok(message)).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                let incoming = request.into_inner();
+                tokio::spawn(grpc::carry(ours, incoming, messages, |m| m.data, |data| proto::BytesMessage { data }));
+                tokio::spawn(async move {
+                    let channel = Channel::open(theirs).await.unwrap();
+                    opened.send_replace(Some(channel));
+                });
+                Ok(outgoing)
+            })
+            .await
+        }
+        "/moby.buildkit.v1.Control/Solve" => {
+            grpc::one(call, |_: Request<proto::SolveRequest>| async move {
+                let found = session.wait_for(Option::is_some).await.map(|found| found.clone());
+                let session = found.ok().flatten().ok_or_else(|| Status::internal("there is no session"))?;
+                deed(session).await.map(|()| proto::SolveResponse::default())
+            })
+            .await
+        }
+        "/moby.buildkit.v1.Control/ListWorkers" => {
+            grpc::one(call, |_: Request<proto::ListWorkersRequest>| async {
+                let record = proto::types::WorkerRecord { id: "w1".to_owned(), ..Default::default() };
+                Ok(proto::ListWorkersResponse { record: vec![record] })
+            })
+            .await
+        }
+        path => grpc::refuse(Status::unimplemented(path.to_owned())),
+    }
+}
