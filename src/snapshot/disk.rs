@@ -354,7 +354,14 @@ impl Upper for DiskDelta {
     fn link(&self, existing: &Path, new: &Path) -> io::Result<()> {
         let (from, from_name) = self.place(existing)?;
         let (to, to_name) = self.place(new)?;
-        Ok(rustix::fs::linkat(&*from, from_name, &*to, to_name, AtFlags::empty())?)
+        rustix::fs::linkat(&*from, from_name, &*to, to_name, AtFlags::empty())?;
+        // What the table says of one name, it says of all.
+        let mut owners = lock(&self.owners);
+        match owners.0.get(existing).copied() {
+            Some(owner) => owners.0.insert(new.to_owned(), owner),
+            None => owners.0.remove(new),
+        };
+        Ok(())
     }
 
     fn set_meta(&self, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use dockless::base::{Cancel, Env, Secret};
 use dockless::exec::{self, Error, Exit, Isolation, Mount, MountSource, Network, Process};
-use dockless::sys::RootFs;
+use dockless::sys::{RootFs, SideTable};
 use rustix::thread::CapabilitySet;
 
 use crate::ground::{self, Ground, names, shell, upper};
@@ -42,6 +42,7 @@ const CASES: &[Case] = &[
     ("a dockless that is killed leaves no process behind", killed),
     ("a step does not see what dockless has open", descriptors),
     ("signals do not interrupt what does not wait", interruptions),
+    ("every name of a link is its owner's", owners_of_linked_links),
     ("many layers", many_layers),
     ("a plain directory as root", directory),
     ("ten steps in a row", ten_steps),
@@ -464,6 +465,21 @@ pub fn interruptions(ground: &Ground) {
     fs::create_dir_all(upper(&root).join("bin")).unwrap();
     fs::copy(&program, upper(&root).join("bin/interrupted")).unwrap();
     assert_eq!(ground.run(&root, &shell("cd /tmp && interrupted")).success(), "0 failed\n");
+}
+
+/// Met as a hard link to a symbolic one that was another's: only one of the two was.
+pub fn owners_of_linked_links(ground: &Ground) {
+    let root = ground.root();
+    let script = "cd /tmp && ln -s nowhere a && chown -h 3:4 a && mkdir d && ln a d/b && mkfifo e && chown 5 e && ln e f && ln f g && rm e";
+    ground.run(&root, &shell(script)).success();
+    let table = SideTable::load(upper(&root)).unwrap();
+    let owners: Vec<_> = table.0.iter().map(|(path, it)| (path.to_str().unwrap(), it.uid, it.gid)).collect();
+    let expected = match ground.choice.isolation {
+        // The kernel keeps them.
+        Isolation::Ns | Isolation::Chroot => vec![],
+        _ => vec![("tmp/a", 3, 4), ("tmp/d/b", 3, 4), ("tmp/f", 5, 0), ("tmp/g", 5, 0)],
+    };
+    assert_eq!(owners, expected);
 }
 
 fn many_layers(ground: &Ground) {

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("a step may answer a cancellation before it ends", suite::signals),
     ("a step does not see what dockless has open", suite::descriptors),
     ("signals do not interrupt what does not wait", suite::interruptions),
+    ("every name of a link is its owner's", suite::owners_of_linked_links),
     ("ten steps in a row", suite::ten_steps),
     ("kernel files are where they belong", kernel_files),
     ("links lead to kernel files", links),

@@ -159,22 +159,54 @@ impl Files {
     /// What a table for the next step says: every recorded file in a root that still has a name.
     pub fn table(&self, root: &Path) -> SideTable {
         let mut table = SideTable::default();
+        let mut linked = HashMap::new();
         for (inode, (owner, file)) in self.side().iter() {
-            let Ok(path) = fs::read_link(link_to(file)) else { continue };
-            let Ok(stat) = rustix::fs::statx(CWD, &path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS) else {
+            let look = |file, path: &Path, flags| rustix::fs::statx(file, path, flags, StatxFlags::BASIC_STATS).ok();
+            let names = look(file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH).map_or(0, |stat| stat.stx_nlink);
+            if names == 0 {
                 continue;
-            };
-            if self::inode(&stat) == *inode
-                && let Ok(path) = path.strip_prefix(root)
-            {
+            }
+            let known = fs::read_link(link_to(file)).ok().filter(|path| {
+                look(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_some_and(|stat| self::inode(&stat) == *inode)
+            });
+            // It may be known by a name that is gone, and have another.
+            if names > 1 || known.is_none() {
+                linked.insert(*inode, *owner);
+            }
+            if let Some(path) = known.as_ref().and_then(|path| path.strip_prefix(root).ok()) {
                 table.0.insert(path.to_owned(), *owner);
             }
+        }
+        if !linked.is_empty() {
+            further_names(root, &linked, &mut table);
         }
         table
     }
 
     fn side(&self) -> MutexGuard<'_, HashMap<Inode, (Owner, OwnedFd)>> {
         self.side.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks for all names of files that have several: few builds make links of links, fifos or sockets.
+fn further_names(root: &Path, linked: &HashMap<Inode, Owner>, table: &mut SideTable) {
+    let look = |path: &Path| rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).ok();
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    let Some(own) = look(root).as_ref().map(device) else { return };
+    let mut left = vec![root.to_owned()];
+    while let Some(directory) = left.pop() {
+        let Ok(entries) = fs::read_dir(directory) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let Some(stat) = look(&path) else { continue };
+            if kind(&stat) == FileType::Directory {
+                // What is mounted is nobody's layer.
+                if device(&stat) == own {
+                    left.push(path);
+                }
+            } else if let (Some(owner), Ok(path)) = (linked.get(&inode(&stat)), path.strip_prefix(root)) {
+                table.0.insert(path.to_owned(), *owner);
+            }
+        }
     }
 }
 
