@@ -24,17 +24,19 @@ const CONCOURSE: [&str; 6] =
 /// Given to every build where they are set; the upper-case forms are not, as in the original.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "no_proxy"];
 
+/// What a build is made of.
+pub struct Input<'a> {
+    pub params: &'a Put,
+    pub context: &'a str,
+    /// The put's own folder, which every path is relative to.
+    pub sources: &'a Path,
+    pub platform: Platform,
+    pub caches: SharedCaches,
+}
+
 /// Builds into the image store under a name; returns the manifest there.
-pub fn build(
-    params: &Put,
-    context: &str,
-    sources: &Path,
-    name: &Reference,
-    caches: SharedCaches,
-    platform: &Platform,
-    state: &Arc<State>,
-    world: &World<'_>,
-) -> anyhow::Result<Descriptor> {
+pub fn build(input: Input<'_>, name: &Reference, state: &Arc<State>, world: &World<'_>) -> anyhow::Result<Descriptor> {
+    let Input { params, context, sources, platform, caches } = input;
     let context = sources.join(context);
     let dockerfile = match params.dockerfile.as_deref().filter(|path| !path.is_empty()) {
         Some(path) => sources.join(path),
@@ -47,7 +49,7 @@ pub fn build(
         target: params.target_name.clone().filter(|name| !name.is_empty()),
         build_args: build_args(params, sources, world.env)?,
         labels: labels(params, sources)?,
-        platforms: vec![platform.clone()],
+        platforms: vec![platform],
         caches,
         ..DockerfilePlan::new(Context::Directory(context), DockerfileSource::Path(Some(dockerfile)))
     };

@@ -120,9 +120,14 @@ impl Putter<'_> {
             return self.load(&Path::new(&dir).join("image"), &Wanted::Id(id), reference);
         }
         if let Some(context) = given(&params.build) {
-            let caches = self.caches(reference)?;
-            let platform = self.source.platform();
-            return build::build(params, &context, self.sources, reference, caches, &platform, &self.state, self.world);
+            let input = build::Input {
+                params,
+                context: &context,
+                sources: self.sources,
+                platform: self.source.platform(),
+                caches: self.caches(reference)?,
+            };
+            return build::build(input, reference, &self.state, self.world);
         }
         if let Some(file) = given(&params.load_file) {
             let repository = given(&params.load_repository).context("must specify load_repository param")?;

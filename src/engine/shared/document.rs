@@ -202,7 +202,7 @@ mod tests {
         let key = |name: &str| Digest::of(name);
         let (a, b, c) = (blob("a"), blob("b"), blob("c"));
         let mut writer = Writer::default();
-        writer.add(key("one"), key("one"), &[a.clone()], true);
+        writer.add(key("one"), key("one"), std::slice::from_ref(&a), true);
         writer.add(key("two by content"), key("two"), &[a.clone(), b.clone()], true);
         writer.add(key("two"), key("two"), &[a.clone(), b.clone()], true);
         writer.add(key("other base"), key("other base"), &[c.clone(), b.clone()], true);
