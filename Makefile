@@ -22,7 +22,7 @@ TEST_ARGS  ?=
 HOST       := $(shell rustc -vV | sed -n 's/^host: //p')
 BINARY     := target/$(HOST)/release/dockless
 
-.PHONY: all binary docker test test-oracles test-reach test-shapes release clean fly-execute demo lint bench
+.PHONY: all binary docker test test-oracles test-reach test-shapes release clean fly-execute demo lint style bench
 
 all: docker
 
@@ -63,9 +63,12 @@ demo:
 	$(MAKE) binary
 	ci/demo target/dockless
 
-lint:
-	$(CARGO) fmt --check
+lint: style
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# What of it compiles nothing.
+style:
+	$(CARGO) fmt --check
 	ci/deps
 	shellcheck tests/reach/inside tests/reach/killed tests/reach/contained/outside tests/reach/jail/jail
 	shellcheck fuzz/run ci/setup ci/s3-server ci/bases ci/shapes ci/demo ci/deps ci/skips ci/instructions .ci/run
