@@ -15,7 +15,8 @@ const OPEN: &[(&str, &str, &str)] = &[
     ("ns1", "users", "another user's permissions are not judged"),
     ("ns1", "sudo", "a setuid program keeps its caller's ids"),
     ("chroot", "kernel", "no step can change to a directory of /proc"),
-    ("chroot", "programs", "now and then a trapped signal is not told"),
+    ("chroot", "signals", "now and then a trapped signal is not told"),
+    ("ns1", "signals", "now and then a trapped signal is not told"),
 ];
 
 /// Where the state folder is: on a disk, and on the container's own root file system, where no overlay can be mounted
