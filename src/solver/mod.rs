@@ -1,10 +1,12 @@
 //! A generic solver for graphs of operations: it knows no disk, no network and no container. Keys first, content
-//! only when a key misses, nothing below a hit is looked at, and one vertex is built once however many ask.
+//! only when a key misses, nothing below a hit is made, and one vertex is made once however many ask.
 
 mod graph;
+mod report;
 mod run;
 #[cfg(test)]
 mod tests;
+mod vertex;
 
 use std::sync::Arc;
 
@@ -78,6 +80,13 @@ pub trait CacheStore: Send + Sync {
     fn put(&self, key: &Digest, record: &Record) -> anyhow::Result<()>;
     /// Held while the vertex of this key is built, across all processes on one state folder.
     fn lock(&self, key: &Digest, cancel: &Cancel) -> anyhow::Result<Box<dyn Send>>;
+
+    /// Whether it may know a vertex and not what that stands on, as what was brought from elsewhere does. Then nothing
+    /// is built before it is known to be needed; otherwise a vertex that misses is built at once, because what stands on
+    /// it will miss, too.
+    fn has_gaps(&self) -> bool {
+        false
+    }
 }
 
 /// Turns results into ids that outlive the process, and back.

@@ -74,6 +74,16 @@ struct Memory {
     held: Arc<(Mutex<HashSet<Digest>>, Condvar)>,
     pruned: Mutex<HashSet<String>>,
     loads: Mutex<usize>,
+    gaps: bool,
+}
+
+impl Memory {
+    /// Of a chain of which only the results in `kept` have records, as a cache that was brought from elsewhere.
+    fn with_gaps(of: &Self, kept: &[i64]) -> Arc<Self> {
+        let mut records = of.records.lock().unwrap().clone();
+        records.retain(|_, record| kept.iter().any(|kept| record.results[0] == kept.to_string()));
+        Arc::new(Self { records: Mutex::new(records), gaps: true, ..Self::default() })
+    }
 }
 
 struct Held(Digest, Arc<(Mutex<HashSet<Digest>>, Condvar)>);
@@ -102,6 +112,10 @@ impl CacheStore for Memory {
             held = self.held.1.wait_timeout(held, Duration::from_millis(10)).unwrap().0;
         }
         Ok(Box::new(Held(*key, self.held.clone())))
+    }
+
+    fn has_gaps(&self) -> bool {
+        self.gaps
     }
 }
 
@@ -260,6 +274,45 @@ fn a_pruned_result_is_built_again_and_its_users_stay_known() {
 }
 
 #[test]
+fn where_records_have_gaps_nothing_is_built_that_is_not_needed() {
+    let full = Arc::new(Memory::default());
+    let mut plan = Plan::default();
+    let build = |plan: &mut Plan, last: i64| {
+        plan.add("base", 1, &[], |_| ())
+            .add("compile", 10, &[("base", Identity)], |_| ())
+            .add("copy", 100, &[("base", Identity), ("compile", Content)], |_| ())
+            .add("run", last, &[("copy", Identity)], |_| ());
+    };
+    build(&mut plan, 1000);
+    assert_eq!(plan.solve(&full, "run").unwrap(), 1112);
+
+    let whole = Memory::with_gaps(&full, &[1112, 112]);
+    build(&mut plan, 1000);
+    assert_eq!(plan.solve(&whole, "run").unwrap(), 1112);
+    assert_eq!(plan.ran(), [""; 0], "the last stage is known, and what it copies from is not made");
+    build(&mut plan, 2000);
+    assert_eq!(plan.solve(&whole, "run").unwrap(), 2112);
+    assert_eq!(plan.ran(), ["run"], "what it stands on is known");
+
+    let top = Memory::with_gaps(&full, &[1112]);
+    build(&mut plan, 1000);
+    assert_eq!(plan.solve(&top, "run").unwrap(), 1112);
+    assert_eq!(plan.ran(), ["base", "compile", "read for copy"], "the copy is known by what it copies");
+}
+
+#[test]
+fn a_source_that_is_looked_at_and_not_needed_ends() {
+    let (memory, mut plan) = (Arc::new(Memory::default()), Plan::default());
+    let build = |plan: &mut Plan| {
+        plan.add("a", 1, &[], |_| ()).add("b", 10, &[("a", Identity)], |_| ());
+    };
+    build(&mut plan);
+    plan.solve(&memory, "b").unwrap();
+    build(&mut plan);
+    assert_eq!(told(plan, &Memory::with_gaps(&memory, &[11])), ["a started", "b cached", "a done"]);
+}
+
+#[test]
 fn a_fresh_vertex_is_built_again_with_all_above_it_and_found_by_the_next_solve() {
     let memory = Arc::new(Memory::default());
     let mut plan = Plan::default();
@@ -376,28 +429,33 @@ fn a_graph_refuses_what_it_cannot_run() {
     );
 }
 
+/// The events of a solve of "b".
+fn told(plan: Plan, memory: &Arc<Memory>) -> Vec<String> {
+    let events: Log = Arc::default();
+    let sink = events.clone();
+    let progress = Progress::new(move |event| {
+        let Event::Vertex(vertex) = event else { return };
+        let what = match (vertex.completed, vertex.cached) {
+            (None, _) => "started",
+            (_, true) => "cached",
+            (_, false) => "done",
+        };
+        sink.lock().unwrap().push(format!("{} {what}", vertex.name));
+    });
+    let graph = Graph::new(plan.nodes).unwrap();
+    let solver = Solver::new(memory.clone(), memory.clone(), progress);
+    solver.solve(&graph, &[(vertex("b"), 0)], &Cancel::new()).unwrap();
+    let events = events.lock().unwrap();
+    events.clone()
+}
+
 #[test]
 fn every_vertex_is_reported_once_as_started_and_once_as_done() {
     let memory = Arc::new(Memory::default());
     let run = || {
         let mut plan = Plan::default();
         plan.add("a", 1, &[], |_| ()).add("b", 10, &[("a", Identity)], |_| ());
-        let events: Arc<Mutex<Vec<String>>> = Arc::default();
-        let sink = events.clone();
-        let progress = Progress::new(move |event| {
-            let Event::Vertex(vertex) = event else { return };
-            let what = match (vertex.completed, vertex.cached) {
-                (None, _) => "started",
-                (_, true) => "cached",
-                (_, false) => "done",
-            };
-            sink.lock().unwrap().push(format!("{} {what}", vertex.name));
-        });
-        let graph = Graph::new(plan.nodes).unwrap();
-        let solver = Solver::new(memory.clone(), memory.clone(), progress);
-        solver.solve(&graph, &[(vertex("b"), 0)], &Cancel::new()).unwrap();
-        let events = events.lock().unwrap();
-        events.clone()
+        told(plan, &memory)
     };
     assert_eq!(run(), ["a started", "a done", "b started", "b done"]);
     assert_eq!(run(), ["a started", "a cached", "b cached"]);

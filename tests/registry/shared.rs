@@ -105,6 +105,7 @@ fn an_image_carries_the_cache_of_its_own_layers() {
         let there = machine(&server);
         let (text, taken) = build(there.path(), &format!("--cache-from {name}"));
         assert_eq!(taken, expected, "{flags}: {text}");
+        assert_eq!(text.contains("COPY data /data"), expected == 0, "nobody needs the first stage: {text}");
         assert_eq!(text.contains("holds no step cache"), expected == 0, "{text}");
     }
 }

@@ -129,6 +129,11 @@ impl CacheStore for StepCache {
     fn lock(&self, key: &Digest, cancel: &Cancel) -> anyhow::Result<Box<dyn Send>> {
         self.disk.lock(key, cancel)
     }
+
+    /// A cache of `mode=min` holds the last stage and none before it.
+    fn has_gaps(&self) -> bool {
+        self.imported.iter().flat_map(|imported| &imported.known).any(|known| known.len() > 0)
+    }
 }
 
 impl Results<Ref> for StepCache {
