@@ -125,6 +125,18 @@ mod tests {
         out
     }
 
+    /// Text with stretches of what cannot be compressed, as packages and pictures are.
+    fn mixed(size: usize) -> Vec<u8> {
+        let noise = crate::layer::dense::noise(7, size);
+        let mut out = sample(size);
+        for (number, (text, noise)) in out.chunks_mut(40_000).zip(noise.chunks(40_000)).enumerate() {
+            if number % 3 > 0 {
+                text.copy_from_slice(noise);
+            }
+        }
+        out
+    }
+
     fn encode(data: &[u8], compression: Compression, level: Option<i32>, threads: usize, step: usize) -> Vec<u8> {
         let mut encoder = Encoder::with_threads(Vec::new(), compression, level, threads).unwrap();
         for piece in data.chunks(step) {
@@ -144,8 +156,12 @@ mod tests {
     fn bytes_do_not_depend_on_threads_or_on_how_they_came() {
         let block = super::super::gzip::BLOCK;
         for size in [0, 1, 511, block - 1, block, block + 1, 3 * block, 3 * block + 77, 20 * block + 5] {
-            let data = sample(size);
-            for compression in [Compression::Uncompressed, Compression::Gzip, Compression::Zstd] {
+            for (compression, data) in [
+                (Compression::Uncompressed, sample(size)),
+                (Compression::Gzip, sample(size)),
+                (Compression::Gzip, mixed(size)),
+                (Compression::Zstd, sample(size)),
+            ] {
                 let reference = encode(&data, compression, None, 1, 1 << 20);
                 assert!(decode(&reference) == data, "{compression:?} {size}");
                 for (threads, step) in [(1, 1000), (2, 1 << 20), (3, 65_537), (16, 300_000)] {
@@ -154,6 +170,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_cannot_be_compressed_costs_no_more_room_than_deflate_would_give_it() {
+        let data = mixed(1_000_000);
+        let mut plain = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+        plain.write_all(&data).unwrap();
+        let (ours, plain) = (encode(&data, Compression::Gzip, None, 2, 1 << 20).len(), plain.finish().unwrap().len());
+        assert!(ours < plain + plain / 200, "{ours} and {plain}");
     }
 
     #[test]
@@ -179,7 +204,7 @@ mod tests {
 
     #[test]
     fn other_tools_read_it() {
-        let data = sample(700_000);
+        let data = mixed(700_000);
         for (compression, tool) in [(Compression::Gzip, "gzip"), (Compression::Zstd, "zstd")] {
             let tmp = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(tmp.path(), encode(&data, compression, None, 2, 1 << 20)).unwrap();

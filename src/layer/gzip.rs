@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 
 use flate2::{Compress, Compression as Level, FlushCompress, Status};
 
+use super::dense::{PIECE, is_dense};
+
 /// Bytes of input for one thread at a time. Changing this changes the bytes of every layer.
 pub const BLOCK: usize = 128 * 1024;
 
@@ -15,6 +17,9 @@ pub const BLOCK: usize = 128 * 1024;
 const DICTIONARY: usize = 32 * 1024;
 
 const LEVEL: u32 = 6;
+
+/// What a stored block of deflate may hold (RFC 1951, 3.2.4).
+const STORED: usize = 65_535;
 
 /// Memory is bounded by this times two blocks.
 const MAX_THREADS: usize = 16;
@@ -26,8 +31,10 @@ pub struct Gzip<W: Write> {
     out: W,
     level: Level,
     threads: usize,
+    /// The end of the block before, and the block that is being filled.
     block: Vec<u8>,
-    dictionary: Vec<u8>,
+    /// Where the latter begins.
+    start: usize,
     crc: crc32fast::Hasher,
     size: u32,
     started: bool,
@@ -44,7 +51,7 @@ impl<W: Write> Gzip<W> {
             level: Level::new(level.unwrap_or(LEVEL)),
             threads: threads.clamp(1, MAX_THREADS),
             block: Vec::new(),
-            dictionary: Vec::new(),
+            start: 0,
             crc: crc32fast::Hasher::new(),
             size: 0,
             started: false,
@@ -69,13 +76,14 @@ impl<W: Write> Gzip<W> {
             self.started = true;
             self.out.write_all(&HEADER)?;
         }
-        self.crc.update(&self.block);
+        let data = &self.block[self.start..];
+        self.crc.update(data);
         // RFC 1952: modulo 2^32.
-        self.size = self.size.wrapping_add(self.block.len() as u32);
-        let data = std::mem::take(&mut self.block);
-        let next = data[data.len().saturating_sub(DICTIONARY)..].to_vec();
-        let dictionary = std::mem::replace(&mut self.dictionary, next);
-        let job = Job { level: self.level, dictionary, data, last };
+        self.size = self.size.wrapping_add(data.len() as u32);
+        let mut next = Vec::with_capacity(DICTIONARY + BLOCK);
+        next.extend_from_slice(&data[data.len().saturating_sub(DICTIONARY)..]);
+        let start = std::mem::replace(&mut self.start, next.len());
+        let job = Job { level: self.level, bytes: std::mem::replace(&mut self.block, next), start, last };
         // A stream of one block, or a single core, is not worth a thread.
         if self.threads == 1 || (last && self.workers.is_empty()) {
             return self.out.write_all(&job.deflate()?);
@@ -106,13 +114,13 @@ impl<W: Write> Gzip<W> {
 impl<W: Write> Write for Gzip<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Submitted only when more comes, so that the last block is known to be the last.
-        if self.block.len() == BLOCK {
+        if self.block.len() == self.start + BLOCK {
             self.submit(false)?;
         }
         if self.block.capacity() == 0 {
             self.block.reserve_exact(BLOCK);
         }
-        let count = bytes.len().min(BLOCK - self.block.len());
+        let count = bytes.len().min(self.start + BLOCK - self.block.len());
         self.block.extend_from_slice(&bytes[..count]);
         Ok(count)
     }
@@ -124,30 +132,80 @@ impl<W: Write> Write for Gzip<W> {
 
 struct Job {
     level: Level,
-    dictionary: Vec<u8>,
-    data: Vec<u8>,
+    /// The block, and what came before it.
+    bytes: Vec<u8>,
+    start: usize,
     last: bool,
 }
 
 impl Job {
     fn deflate(&self) -> io::Result<Vec<u8>> {
+        // Enough for data that does not shrink, so that nothing is moved.
+        let length = self.bytes.len() - self.start;
+        let mut out = Vec::with_capacity(length + length / 64 + 1024);
+        let runs = self.runs();
+        for (index, run) in runs.iter().enumerate() {
+            let last = self.last && index + 1 == runs.len();
+            match run.dense {
+                true => store(&self.bytes[run.start..run.end], last, &mut out),
+                false => self.deflate_run(run, last, &mut out)?,
+            }
+        }
+        Ok(out)
+    }
+
+    /// The block's parts that are deflated, and those that would not get smaller.
+    fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut start = self.start;
+        while start < self.bytes.len() || runs.is_empty() {
+            let end = self.bytes.len().min(start + PIECE);
+            let dense = self.level != Level::none() && is_dense(&self.bytes[..end], start);
+            match runs.last_mut() {
+                Some(run) if run.dense == dense => run.end = end,
+                _ => runs.push(Run { start, end, dense }),
+            }
+            start = end;
+        }
+        runs
+    }
+
+    fn deflate_run(&self, run: &Run, last: bool, out: &mut Vec<u8>) -> io::Result<()> {
         // A fresh state each time: one that was reset gives other bytes (zlib-rs #459).
         let mut state = Compress::new(self.level, false);
-        if !self.dictionary.is_empty() {
-            state.set_dictionary(&self.dictionary)?;
+        let dictionary = &self.bytes[run.start.saturating_sub(DICTIONARY)..run.start];
+        if !dictionary.is_empty() {
+            state.set_dictionary(dictionary)?;
         }
-        // Enough for data that does not shrink, so that nothing is moved.
-        let mut out = Vec::with_capacity(self.data.len() + self.data.len() / 64 + 1024);
-        let flush = if self.last { FlushCompress::Finish } else { FlushCompress::Sync };
+        let data = &self.bytes[run.start..run.end];
+        let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
         loop {
-            let rest = &self.data[state.total_in() as usize..];
-            let status = state.compress_vec(rest, &mut out, flush)?;
-            let flushed = state.total_in() as usize == self.data.len() && out.len() < out.capacity();
-            if status == Status::StreamEnd || (!self.last && flushed) {
-                return Ok(out);
+            let rest = &data[state.total_in() as usize..];
+            let status = state.compress_vec(rest, out, flush)?;
+            let flushed = state.total_in() as usize == data.len() && out.len() < out.capacity();
+            if status == Status::StreamEnd || (!last && flushed) {
+                return Ok(());
             }
             out.reserve(1024);
         }
+    }
+}
+
+struct Run {
+    start: usize,
+    end: usize,
+    dense: bool,
+}
+
+/// Stored blocks. They begin on a byte: so do the stream and whatever follows a flush.
+fn store(data: &[u8], last: bool, out: &mut Vec<u8>) {
+    let mut blocks = data.chunks(STORED).peekable();
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        out.push(u8::from(last && blocks.peek().is_none()));
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&(!length).to_le_bytes());
+        out.extend_from_slice(block);
     }
 }
 

@@ -10,6 +10,7 @@ mod ahead;
 pub mod apply;
 pub mod compress;
 pub mod decompress;
+mod dense;
 pub mod dir;
 pub mod error;
 mod gzip;
