@@ -53,9 +53,9 @@ class Dockless(Tool):
         super().rename(name)
         self.env["DOCKLESS_STATE"] = self.dir
 
-    def clear(self):
+    def clear(self, bases=True):
         super().clear()
-        for name, tar in self.bases.items():
+        for name, tar in self.bases.items() if bases else ():
             subprocess.run([self.program, "import", tar, name], env=self.env, check=True, stdout=subprocess.DEVNULL)
 
     def build(self, context, nocache=False):
@@ -65,7 +65,7 @@ class Dockless(Tool):
         return [[self.program, "build", "-o", f"type=oci,dest={self.archive}", context]]
 
     def expand(self, archive, out):
-        return [[self.program, "expand", archive, "-o", out, "--rootfs"]]
+        return [[self.program, "expand", archive, "-o", out, "--rootfs", "--archive", "none"]]
 
     def pull(self, name):
         return [[self.program, "pull", "-q", name]]
@@ -96,10 +96,10 @@ class Docker(Tool):
         else:
             raise OSError(f"dockerd did not start, see {self.dir}/log")
 
-    def clear(self):
+    def clear(self, bases=True):
         quiet(self.docker, "builder", "prune", "-af", env=self.env)
         quiet(self.docker, "rmi", "-f", "bench", env=self.env)
-        for name, tar in self.bases.items():
+        for name, tar in self.bases.items() if bases else ():
             subprocess.run([self.docker, "import", tar, name], env=self.env, check=True, stdout=subprocess.DEVNULL)
 
     def daemons(self):
@@ -126,16 +126,16 @@ class Buildah(Tool):
         self.bases = bases
         self.buildah = ["buildah", "--root", f"{self.dir}/root", "--runroot", f"{self.dir}/run", "--storage-driver", "overlay"]
 
-    def clear(self):
+    def clear(self, bases=True):
         quiet("umount", f"{self.dir}/root/overlay")
         super().clear()
-        for name, tar in self.bases.items():
+        for name, tar in self.bases.items() if bases else ():
             container = subprocess.run([*self.buildah, "from", "scratch"], check=True, capture_output=True, text=True).stdout.strip()
             subprocess.run([*self.buildah, "add", "-q", container, tar, "/"], check=True, stdout=subprocess.DEVNULL)
             quiet(*self.buildah, "commit", "-q", "--rm", container, name)
 
     def build(self, context, nocache=False):
-        return [[*self.buildah, "build", "--pull-never", "--isolation", "chroot", "--network", "host", "--layers",
+        return [[*self.buildah, "build", "--pull=false", "--tls-verify=false", "--isolation", "chroot", "--network", "host", "--layers",
                  *(["--no-cache"] if nocache else []), "-t", "bench", context]]
 
     def export(self, context):
@@ -166,6 +166,37 @@ class Skopeo(Tool):
         return [["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{self.dir}/layout:bench", f"docker://{name}"]]
 
 
+class Limit(Tool):
+    """The work itself, with no builder around it: what a builder can come near, and not pass."""
+    name = "limit"
+    CASES = {
+        ("w1", "cold"): "for i in 0 1 2 3 4 5 6 7 8 9; do chroot {dir}/root sh -c \"echo step $i > /step$i\"; done",
+        ("w2", "change"): "cp -r {context}/Makefile {context}/src {dir}/root && chroot {dir}/root make -s -j2",
+        ("w3", "cold"): "cp -r {context}/data {dir} && tar -C {dir} -c data | gzip -1 > {archive}",
+        ("w3", "warm"): "find {context} -name node_modules -prune -o -newermt 2000-01-01 -printf ''",
+        ("w4", "cold"): "ls {context}/*.bin | xargs -P2 -I% sh -c 'gzip -1 < % > {dir}/$(basename %).gz' && tar -cf {archive} {dir}",
+        ("w5", "cold"): "for i in 0 1 2 3 4 5 6 7; do sleep 1 & done; wait",
+    }
+
+    def __init__(self, work, bases):
+        super().__init__(work)
+        self.bases = bases
+
+    def bare(self, load, case, context):
+        """What a case comes to, in a shell."""
+        if load in ("w1", "w2"):
+            self.root("build" if load == "w2" else "busybox")
+        else:
+            self.clear()
+        return [["sh", "-c", self.CASES[load, case].format(context=context, dir=self.dir, archive=self.archive)]]
+
+    def root(self, base):
+        """A fresh copy of a base to work in; not in the time."""
+        self.clear()
+        os.makedirs(f"{self.dir}/root")
+        tar = next(tar for tar in self.bases.values() if tar.endswith(f"/{base}.tar"))
+        subprocess.run(["tar", "-xpf", tar, "-C", f"{self.dir}/root"], check=True)
+
 class Registry:
     """Debian's docker-registry over a folder. Its own work is the same for all who ask, and counted to nobody."""
 
@@ -187,6 +218,9 @@ class Registry:
                     return
             time.sleep(0.05)
         raise OSError(f"docker-registry did not start, see {self.dir}/log")
+
+    def named(self, name):
+        return f"{self.host}/bench/{name}:1"
 
     def empty(self):
         """What it has no memory of, it cannot mount from a neighbour either."""

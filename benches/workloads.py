@@ -28,8 +28,8 @@ def steps(folder, count=10):
     put(f"{folder}/Dockerfile", f"FROM {BUSYBOX}\n" + "".join(f"RUN echo step {i} > /step{i}\n" for i in range(count)))
 
 
-def project(folder, units=50):
-    """W2: a C project, compiled in one stage and copied into another."""
+def project(folder, units=50, debian=DEBIAN, busybox=BUSYBOX):
+    """W2: a C project, compiled in one stage and copied into another; the base images are in a registry."""
     for i in range(units):
         rng = random.Random(i)
         functions = []
@@ -48,8 +48,8 @@ def project(folder, units=50):
     put(f"{folder}/Makefile", "OBJ := $(patsubst %.c,%.o,$(wildcard src/*.c))\n"
         "app: $(OBJ)\n\tgcc -static -O2 -o $@ $^\n%.o: %.c\n\tgcc -O2 -c -o $@ $<\n")
     put(f"{folder}/Dockerfile",
-        f"FROM {DEBIAN} AS build\nWORKDIR /build\nCOPY Makefile .\nCOPY src src\nRUN make -j2\n"
-        f"FROM {BUSYBOX}\nCOPY --from=build /build/app /bin/app\nRUN /bin/app > /answer\nENTRYPOINT [\"/bin/app\"]\n")
+        f"FROM {debian} AS build\nWORKDIR /build\nCOPY Makefile .\nCOPY src src\nRUN make -j2\n"
+        f"FROM {busybox}\nCOPY --from=build /build/app /bin/app\nRUN /bin/app > /answer\nENTRYPOINT [\"/bin/app\"]\n")
 
 
 def files(folder, count=20000):
