@@ -275,7 +275,7 @@ impl One<'_> {
 
     fn leaf(&mut self, place: Place) -> anyhow::Result<()> {
         let Place { from, target, mut node, .. } = place;
-        if self.writer.lookup(&target).map_err(at(&target))?.is_some_and(|there| there.is_dir()) {
+        if self.writer.is_dir(&target).map_err(at(&target))? {
             bail!("cannot replace to directory {} with file", shown(&target));
         }
         node.meta = self.meta(&node);

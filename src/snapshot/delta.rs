@@ -42,12 +42,14 @@ pub(super) enum Data<'a> {
 }
 
 /// A delta to write. It does what it is told in its own folder; what that means over lower layers is
-/// [`super::DeltaWriter`]'s to know. Parents exist when these are called.
+/// [`super::DeltaWriter`]'s to know. Parents exist when these are called. A file, a special file and a link take the place of
+/// whatever the delta has there, a whiteout too; nearly always that is nothing, and nobody looks first.
 pub(super) trait Upper: Delta {
-    /// A directory; its metadata comes with [`Upper::set_meta`] when nothing more is made in it.
+    /// A directory; its metadata comes with [`Upper::set_meta`] when nothing more is made in it. Fails with `AlreadyExists`
+    /// where anything is in its place.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// A new regular file of `size` bytes. Fails with `AlreadyExists` where anything, a whiteout too, is in its place.
+    /// A regular file of `size` bytes.
     fn make_file(&self, path: &Path, meta: &Meta, size: u64, data: Data<'_>) -> io::Result<()>;
 
     /// A symlink, device, fifo or socket.

@@ -171,6 +171,18 @@ impl DiskDelta {
         check(refused, meta)
     }
 
+    /// Makes what takes the place of whatever is at a path.
+    fn instead<T>(&self, path: &Path, make: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+        match make() {
+            Err(Errno::EXIST) => {
+                // What it cannot remove, the second try tells of.
+                let _ = self.remove(path);
+                make()
+            }
+            made => made,
+        }
+    }
+
     fn forget(&self) {
         lock(&self.states).clear();
         lock(&self.last).clear();
@@ -298,7 +310,7 @@ impl Upper for DiskDelta {
         let (dir, name) = self.place(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(self.host.mode(meta.mode, false) & 0o777);
-        let mut file: File = rustix::fs::openat(&*dir, name, flags, mode)?.into();
+        let mut file: File = self.instead(path, || rustix::fs::openat(&*dir, name, flags, mode))?.into();
         match data {
             Data::File(from) => copy_file(from, &mut file, size)?,
             Data::Read(from) => {
@@ -314,11 +326,11 @@ impl Upper for DiskDelta {
             // Nobody could tell it from a whiteout. No layer holds a socket, so that one is not missed.
             let message = "a device 0:0 means a removed file here";
             let refused = || Err(io::Error::new(io::ErrorKind::Unsupported, message));
-            return if *kind == Kind::Socket { Ok(()) } else { refused() };
+            return if *kind == Kind::Socket { self.remove(path) } else { refused() };
         }
         let (file_type, number, device) = match *kind {
             Kind::Symlink { ref target } => {
-                rustix::fs::symlinkat(target, &*dir, name)?;
+                self.instead(path, || rustix::fs::symlinkat(target, &*dir, name))?;
                 return self.write_meta_at(&dir, name, path, kind, meta);
             }
             Kind::CharDevice { major, minor } => {
@@ -336,7 +348,8 @@ impl Upper for DiskDelta {
             }
         };
         if device.is_none() || self.host.ownership == Ownership::Real {
-            match rustix::fs::mknodat(&*dir, name, file_type, Mode::from_raw_mode(meta.mode & 0o7777), number) {
+            let mode = Mode::from_raw_mode(meta.mode & 0o7777);
+            match self.instead(path, || rustix::fs::mknodat(&*dir, name, file_type, mode, number)) {
                 // Root of a user namespace may give files away, but make no device.
                 Err(Errno::PERM) if device.is_some() => {}
                 result => {
@@ -347,14 +360,14 @@ impl Upper for DiskDelta {
         }
         // An empty file stands for what the host would not let us make.
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let file = self.instead(path, || rustix::fs::openat(&*dir, name, flags, Mode::RUSR | Mode::WUSR))?;
         self.host.write(&file, meta, false, device)
     }
 
     fn link(&self, existing: &Path, new: &Path) -> io::Result<()> {
         let (from, from_name) = self.place(existing)?;
         let (to, to_name) = self.place(new)?;
-        rustix::fs::linkat(&*from, from_name, &*to, to_name, AtFlags::empty())?;
+        self.instead(new, || rustix::fs::linkat(&*from, from_name, &*to, to_name, AtFlags::empty()))?;
         // What the table says of one name, it says of all.
         let mut owners = lock(&self.owners);
         match owners.0.get(existing).copied() {

@@ -213,10 +213,12 @@ impl Upper for MemoryDelta {
         } else {
             None
         };
+        self.remove(path)?;
         self.insert(path, Entry { kind: Slot::Node(Kind::File { size }), meta: meta.clone(), content })
     }
 
     fn make_special(&self, path: &Path, kind: &Kind, meta: &Meta) -> io::Result<()> {
+        self.remove(path)?;
         self.insert(path, Entry { kind: Slot::Node(kind.clone()), meta: meta.clone(), content: None })
     }
 
@@ -224,9 +226,6 @@ impl Upper for MemoryDelta {
         let mut inner = self.lock();
         let entry = place_mut(&mut inner.root, existing)?.entry;
         let (parent, name) = parent_mut(&mut inner.root, new)?;
-        if parent.children.contains_key(name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
         parent.children.insert(name.to_owned(), Place { entry, ..Place::default() });
         Ok(())
     }

@@ -55,6 +55,15 @@ impl DeltaWriter {
         self.tree.lookup(path)
     }
 
+    /// Whether a directory is at the path.
+    pub fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        // All that such a directory has was made by this writer, which remembers its directories.
+        if path.parent().is_some_and(|parent| self.dirs.get(parent) == Some(&Through::Alone)) {
+            return Ok(self.dirs.contains_key(path));
+        }
+        Ok(self.lookup(path)?.is_some_and(|node| node.is_dir()))
+    }
+
     /// Resolves symlinks in the state so far; see [`resolve`].
     pub fn resolve(&self, path: &Path, follow_last: bool) -> io::Result<PathBuf> {
         resolve(&self.tree, path, follow_last)
@@ -210,11 +219,12 @@ impl DeltaWriter {
         }
     }
 
-    /// Makes room for something that is no directory. What is below needs no whiteout: it will be covered.
+    /// Makes room for something that is no directory: the delta replaces what else it has there. What is below needs no
+    /// whiteout, it will be covered.
     fn clear(&mut self, path: &Path) -> io::Result<()> {
         let Some(parent) = path.parent() else { return Err(io::ErrorKind::IsADirectory.into()) };
         self.enter(parent)?;
-        self.drop_upper(path)
+        if self.dirs.contains_key(path) { self.drop_upper(path) } else { Ok(()) }
     }
 
     fn drop_upper(&mut self, path: &Path) -> io::Result<()> {

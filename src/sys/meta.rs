@@ -91,8 +91,14 @@ pub fn read(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Found>> {
         Err(error) => return Err(error.into()),
     };
     let kind = kind_of(&stat, || rustix::fs::readlinkat(dir, name, Vec::new()))?;
-    let xattrs = Xattrs::at(dir, name).read(|| open_for_xattrs(dir, name, &kind))?;
+    let xattrs = read_xattrs(dir, name, &kind)?;
     Ok(Some(found(kind, &stat, xattrs)))
+}
+
+/// The extended attributes of a name in a directory, for who has its stat.
+pub fn read_xattrs(dir: impl AsFd, name: &OsStr, kind: &Kind) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let dir = dir.as_fd();
+    Xattrs::at(dir, name).read(|| open_for_xattrs(dir, name, kind))
 }
 
 /// Reads what an open file is. Descriptors opened with `O_PATH` will do.

@@ -6,19 +6,21 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::base::patterns::Matcher;
 use crate::base::{Cancel, Digest};
 use crate::snapshot::{FileData, Node, Tree};
-use crate::sys::{Kind, Parents, Root, meta};
+use crate::sys::{Kind, Meta, Mtime, Parents, Root, meta};
 use digests::Digests;
-use scan::Scan;
+use scan::{Child, Scan, Stamp};
 
 /// Which part of a directory is the context, as LLB's local source has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,6 +117,19 @@ impl LocalContext {
         ask(dir, name)
     }
 
+    /// A regular file as the walk saw it: a copy asks for each twice, and most have no extended attributes.
+    fn file(&self, path: &Path, child: &Child) -> io::Result<Node> {
+        let Stamp { mode, device, inode, size, mtime: (seconds, nanos), .. } = child.stamp;
+        let kind = Kind::File { size };
+        let mut xattrs = BTreeMap::new();
+        if !child.bare.load(Ordering::Relaxed) {
+            xattrs = self.beside(path, |dir, name| meta::read_xattrs(dir, name, &kind))?;
+            child.bare.store(xattrs.is_empty(), Ordering::Relaxed);
+        }
+        let meta = Meta { mode: mode & 0o7777, uid: 0, gid: 0, mtime: Mtime { seconds, nanos }, xattrs };
+        Ok(node(meta::Found { kind, meta, inode: (device, inode), links: 1 }))
+    }
+
     /// By its whole path: threads that copy different directories would take the parents from each other.
     fn open_file(&self, path: &Path) -> io::Result<File> {
         self.root.open_known_file(path)
@@ -131,8 +146,9 @@ impl Tree for LocalContext {
             root.meta.xattrs.clear();
             return Ok(Some(root));
         }
-        if scan.get(path).is_none() {
-            return Ok(None);
+        let Some(child) = scan.find(path) else { return Ok(None) };
+        if child.stamp.is_file() {
+            return self.file(path, child).map(Some).map_err(|error| at(path, error));
         }
         let found = self.beside(path, |dir, name| meta::read(dir, name)).map_err(|error| at(path, error))?;
         Ok(found.map(node))

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -75,11 +76,13 @@ impl Stamp {
     }
 }
 
-struct Child {
+pub struct Child {
     name: OsString,
-    stamp: Stamp,
+    pub stamp: Stamp,
     /// A directory that is here only for what is below it, if anything is.
     way: bool,
+    /// It was asked for extended attributes, and had none.
+    pub bare: AtomicBool,
 }
 
 /// The files of a context, by directory.
@@ -101,10 +104,18 @@ impl Scan {
 
     /// What was seen at a path; none where the context has nothing.
     pub fn get(&self, path: &Path) -> Option<&Stamp> {
-        let Some(name) = path.file_name() else { return path.as_os_str().is_empty().then_some(&self.root) };
+        if path.as_os_str().is_empty() {
+            return Some(&self.root);
+        }
+        self.find(path).map(|child| &child.stamp)
+    }
+
+    /// The same for anything but the root.
+    pub fn find(&self, path: &Path) -> Option<&Child> {
+        let name = path.file_name()?;
         let children = self.dirs.get(path.parent()?)?;
         let found = children.binary_search_by(|child| child.name.as_bytes().cmp(name.as_bytes())).ok()?;
-        Some(&children[found].stamp)
+        Some(&children[found])
     }
 
     /// Names in a directory, sorted bytewise.
@@ -287,7 +298,7 @@ impl Walk<'_> {
                 });
             }
             if fate.shown || fate.ways {
-                children.push(Child { name, stamp: Stamp::of(&stat), way: !fate.shown });
+                children.push(Child { name, stamp: Stamp::of(&stat), way: !fate.shown, bare: AtomicBool::new(false) });
             }
         }
         Ok((job.dir, children))
