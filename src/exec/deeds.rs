@@ -62,6 +62,14 @@ impl Ground {
                 Ok(())
             }
             Step::Hide { target } => self.if_there(target, hide),
+            Step::NoDevices { target } => self.if_there(target, |place, kind| match kind {
+                FileType::Directory => {
+                    mount::forbid_devices(place)?;
+                    and_below(place, mount::forbid_devices)
+                }
+                // A device that was asked for by its name.
+                _ => Ok(()),
+            }),
             Step::Protect { target } => {
                 self.if_there(target, |place, _| mount::bind(place, place, true))?;
                 // Looked up again, to find the mount rather than what it covers.
@@ -129,7 +137,7 @@ impl Ground {
             let place = descriptor_path(&mounted);
             mount::make_read_only(&place)?;
             if recursive {
-                mount::make_read_only_below(&fs::read_link(&place)?, &fs::read_to_string("/proc/self/mountinfo")?)?;
+                and_below(&place, mount::make_read_only)?;
             }
         }
         Ok(())
@@ -146,6 +154,11 @@ impl Ground {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Does something to all mounts below one, too.
+fn and_below(place: &Path, deed: fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    mount::and_below(&fs::read_link(place)?, &fs::read_to_string("/proc/self/mountinfo")?, deed)
 }
 
 /// Some containers that allow mounts withhold the right to name a machine or to configure a network. Neither is worth
@@ -230,6 +243,7 @@ fn name(step: &Step) -> String {
         Step::Bind { from: Source::View { path, .. }, target, .. } => format!("bind {path:?} of an image to {target}"),
         Step::Symlink { target, .. } => format!("link {target}"),
         Step::Hide { target } => format!("hide {target}"),
+        Step::NoDevices { target } => format!("forbid devices in {target}"),
         Step::Protect { target } => format!("make {target} read-only"),
         Step::MakeDirectory { target } => format!("make the working directory {target}"),
         Step::Hostname(name) => format!("set the host name {name}"),

@@ -104,6 +104,10 @@ pub enum Step {
     Hide {
         target: String,
     },
+    /// Where a directory is mounted, no device that lies in it can be opened: a step may make one of a disk.
+    NoDevices {
+        target: String,
+    },
     /// What is there, read-only from now on, if anything is there.
     Protect {
         target: String,
@@ -242,10 +246,18 @@ pub fn plan(
     let hostname = process.hostname.as_deref().unwrap_or(HOSTNAME);
     let mut setup = vec![Step::PrivateMounts, Step::Scratch { at: place.scratch.clone() }];
     setup.push(mount_root(ROOT, root, Some(stubs)));
+    // In other user namespaces than the first the kernel sees to it.
+    let no_devices = confined && place.privileged;
+    if no_devices {
+        setup.push(Step::NoDevices { target: "/".into() });
+    }
     kernel_file_systems(place, confined, &mut setup);
     etc(process, hostname, host, &mut setup);
     for (number, mount) in process.mounts.iter().enumerate() {
         user_mount(number, mount, &mut setup);
+        if no_devices {
+            setup.push(Step::NoDevices { target: mount.target.clone() });
+        }
     }
     setup.push(Step::MakeDirectory { target: process.cwd.clone() });
     setup.push(Step::Hostname(hostname.to_owned()));
@@ -363,6 +375,10 @@ fn kernel_file_systems(place: &Place, confined: bool, setup: &mut Vec<Step>) {
         }
     });
     setup.push(mount(Kind::Dev, "/dev", "mode=755,size=64k"));
+    if confined && place.privileged {
+        // Those that belong there are mounts of their own.
+        setup.push(Step::NoDevices { target: "/dev".into() });
+    }
     for device in view::DEVICES {
         let path = format!("/dev/{device}");
         setup.push(bind(&path, &path));

@@ -44,6 +44,15 @@ pub fn make_read_only(target: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Has no device opened by way of the mount at `target`, and keeps what else it is.
+pub fn forbid_devices(target: &Path) -> io::Result<()> {
+    let stat = rustix::fs::statvfs(target)?;
+    let mut flags = MountFlags::BIND | MountFlags::NODEV | kept_flags(&stat);
+    flags.set(MountFlags::RDONLY, stat.f_flag.contains(StatVfsMountFlags::RDONLY));
+    rustix::mount::mount_remount(target, flags, c"")?;
+    Ok(())
+}
+
 /// Takes back what [`make_read_only`] did.
 pub fn make_writable(target: &Path) -> io::Result<()> {
     let kept = kept_flags(&rustix::fs::statvfs(target)?);
@@ -68,10 +77,10 @@ fn kept_flags(stat: &StatVfs) -> MountFlags {
     flags
 }
 
-/// Makes the mount at `target` and all below it read-only. `mounts` is the text of /proc/self/mountinfo.
-pub fn make_read_only_below(target: &Path, mounts: &str) -> io::Result<()> {
+/// Does something to the mount at `target` and to all below it. `mounts` is the text of /proc/self/mountinfo.
+pub fn and_below(target: &Path, mounts: &str, deed: fn(&Path) -> io::Result<()>) -> io::Result<()> {
     for point in mount_points(mounts).filter(|point| point.starts_with(target)) {
-        match make_read_only(&point) {
+        match deed(&point) {
             // Covered by another mount, or not for us to see: then not for the step either.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::EACCES)) => {}
             result => result?,

@@ -51,6 +51,7 @@ fn words(plan: &Plan) -> Vec<String> {
             }
             Step::Symlink { target, to } => format!("link {target} {to}"),
             Step::Hide { target } => format!("hide {target}"),
+            Step::NoDevices { target } => format!("no devices {target}"),
             Step::Protect { target } => format!("protect {target}"),
             Step::MakeDirectory { target } => format!("cwd {target}"),
             Step::Hostname(name) => format!("hostname {name}"),
@@ -67,9 +68,11 @@ fn a_plain_step_as_root() {
     let expected = "private
 scratch
 overlay root of 2
+no devices /
 mount Proc /proc 
 mount Sysfs /sys 
 mount Dev /dev mode=755,size=64k
+no devices /dev
 bind /dev/null /dev/null all
 bind /dev/zero /dev/zero all
 bind /dev/full /dev/full all
@@ -154,11 +157,15 @@ fn mounts_come_after_what_they_may_cover_and_secrets_are_not_shown() {
         tail,
         [
             "bind /context /src all ro",
+            "no devices /src",
             "overlay view1 of 1",
             "bind ./view1:usr /stage all ro",
+            "no devices /stage",
             "mount Tmpfs /tmp mode=700,size=5",
+            "no devices /tmp",
             "write secret3 7 bytes",
             "bind ./secret3 /run/secrets/s all ro",
+            "no devices /run/secrets/s",
             "cwd /",
             "hostname buildkitsandbox",
             "loopback",

@@ -53,6 +53,8 @@ pub struct Names {
     /// The step's own root is the view's, so that the kernel means by most paths what the step does, and owners are
     /// real. Else owners are kept in the owner store.
     pub own_root: bool,
+    /// The user and the group that everything on disk belongs to, where owners are kept elsewhere.
+    pub on_disk: (u32, u32),
     pub hostname: String,
     /// Programs that run from a copy.
     pub programs: Programs,
@@ -144,6 +146,7 @@ impl Names {
             words,
             shepherd,
             own_root,
+            on_disk: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             hostname: view.hostname.clone(),
             programs: Programs::new(view.programs.as_ref()),
         })
@@ -317,18 +320,13 @@ impl Names {
             },
             None => {
                 if !climbs {
-                    match inside(self.root.as_fd(), &path, how, ResolveFlags::NO_SYMLINKS) {
+                    match own(self.root.as_fd(), &path, how, ResolveFlags::NO_SYMLINKS) {
                         Err(Errno::LOOP) => {}
                         result => return Ok(result?),
                     }
                 }
-                let looked = inside(
-                    self.root.as_fd(),
-                    &path,
-                    How { flags: how.flags - OFlags::TRUNC, ..how },
-                    ResolveFlags::empty(),
-                );
-                match looked {
+                let gently = How { flags: how.flags - OFlags::TRUNC, ..how };
+                match own(self.root.as_fd(), &path, gently, ResolveFlags::empty()) {
                     Ok(file) => {
                         // A link may have led to where something else stands.
                         let real = self.shown(&host_path(&file)?);
@@ -368,7 +366,10 @@ impl Names {
                 itself()?;
                 Ok(rustix::fs::open(OsStr::from_bytes(path), last.flags | OFlags::CLOEXEC, Mode::empty())?)
             }
-            Opened::Directory(directory, _) => Ok(inside(directory.as_fd(), rest, how, ResolveFlags::NO_SYMLINKS)?),
+            Opened::Directory(directory, _) if entry.target.starts_with(b"/dev/") => {
+                Ok(inside(directory.as_fd(), rest, how, ResolveFlags::NO_SYMLINKS)?)
+            }
+            Opened::Directory(directory, _) => Ok(own(directory.as_fd(), rest, how, ResolveFlags::NO_SYMLINKS)?),
             Opened::File(file) => {
                 itself()?;
                 // It may be a secret that is not this user's.
@@ -383,7 +384,7 @@ impl Names {
         let real = self.real(thread, path, follow, how.who)?;
         match self.lead(&real) {
             Some(entry) => self.open_lead(thread, entry, &real, how),
-            None => Ok(inside(self.root.as_fd(), &real, how, ResolveFlags::NO_SYMLINKS)?),
+            None => Ok(own(self.root.as_fd(), &real, how, ResolveFlags::NO_SYMLINKS)?),
         }
     }
 
@@ -512,6 +513,16 @@ const KNOWN: OFlags = OFlags::ACCMODE
     .union(OFlags::NOATIME)
     .union(OFlags::CLOEXEC)
     .union(OFlags::TMPFILE);
+
+/// Opens what is the step's own, which no device is: it may have made one of a disk of the host's.
+fn own(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    let file = inside(directory, path, how, resolve)?;
+    let is_device = || {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
+        Ok::<_, Errno>(matches!(kind, FileType::BlockDevice | FileType::CharacterDevice))
+    };
+    if !how.flags.contains(OFlags::PATH) && is_device()? { Err(Errno::ACCESS) } else { Ok(file) }
+}
 
 /// Opens a path as if a directory were `/`.
 fn inside(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
