@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 use rustix::fs::Mode;
 
-use super::emulate::{Credentials, Names, Reach, Rewriter, Supervisor};
+use super::emulate::{Answers, Credentials, Names, Reach, Supervisor, Tracer};
 use super::init;
 use super::plan::{Answered, Launch};
 use super::view::View;
@@ -31,6 +31,7 @@ pub fn attend(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> i
     }
     init::end_all(false)?;
     let Some(supervisor) = attended? else { return Ok(()) };
+    supervisor.shared.clear();
     if let Some(fault) = supervisor.fault() {
         return Err(fault);
     }
@@ -43,23 +44,24 @@ pub fn attend(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> i
 /// None when the step failed before it made a call, and says so itself.
 fn answer(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> io::Result<Option<Arc<Supervisor>>> {
     let Answered::Names(reach) = launch.answered else { return Ok(None) };
-    let traced = reach == Reach::Host;
-    if traced {
-        let Some((Message::Traceable(process), _)) = wire::receive::<Message>(calls)? else { return Ok(None) };
-        trace::seize(i32::try_from(process).unwrap_or(0))?;
-        wire::send(calls, &(), &[])?;
-    }
+    let Some((Message::Traceable(process), _)) = wire::receive::<Message>(calls)? else { return Ok(None) };
+    let traced = match trace::seize(i32::try_from(process).unwrap_or(0)) {
+        Err(error) if reach == Reach::Host => return Err(error),
+        result => result.is_ok(),
+    };
+    wire::send(calls, &(), &[])?;
     let Some((Message::Listener, descriptors)) = wire::receive::<Message>(calls)? else { return Ok(None) };
     let listener = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
     std::env::set_current_dir("/proc")?;
     rustix::process::umask(Mode::empty());
-    let names = Names::open(view, shepherd.as_raw(), !traced)?;
+    let names = Names::open(view, shepherd.as_raw(), reach == Reach::OwnRoot)?;
     let below = SideTable::load(view.root.as_ref())?;
     let first = Credentials::new(launch.uid, launch.gid, launch.groups.clone());
     let supervisor = Supervisor::of_names(listener, first, names, &below)?;
     supervisor.start_detached()?;
+    // Where that is forbidden, a signal may interrupt what it should not.
     if traced {
-        Rewriter::new(Arc::clone(&supervisor)).attend(shepherd.as_raw())?;
+        Tracer::new(&supervisor, Answers::of_names(reach)).attend(Some(shepherd.as_raw()))?;
     }
     Ok(Some(supervisor))
 }

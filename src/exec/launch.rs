@@ -82,11 +82,9 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
     }
     let rules = match launch.answered {
         Answered::Kernel => None,
-        Answered::Owners => Some(emulate::owners_filter(filter.clone())),
+        Answered::Owners => Some(emulate::owners_filter(filter.clone(), launch.uid != 0)),
         Answered::Names(reach) => {
-            if reach == Reach::Host {
-                wait_for_tracer(supervisor).map_err(named("be traced"))?;
-            }
+            wait_for_tracer(supervisor).map_err(named("be traced"))?;
             // There is no right here to install a filter without it; setuid programs are dockless's to start.
             nix::sys::prctl::set_no_new_privs().map_err(io::Error::from).map_err(named("forgo further privileges"))?;
             Some(emulate::names_filter(filter.clone(), reach))
@@ -111,7 +109,7 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
     })
 }
 
-/// A call that is marked for a tracer fails without one.
+/// A call that is marked for a tracer fails without one, and no other may be made before it is there to hear of signals.
 fn wait_for_tracer(supervisor: &OwnedFd) -> io::Result<()> {
     wire::send(supervisor, &Message::Traceable(std::process::id()), &[])?;
     match wire::receive::<()>(supervisor)? {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread::Scope;
 
-use super::emulate::{Credentials, Supervisor};
+use super::emulate::{Answers, Credentials, Supervisor};
 use super::plan::{self, HostFiles, Place, Stub};
 use super::stream::{self, Emulation};
 use super::wire::{self, Request};
@@ -95,8 +95,9 @@ struct Emulated<'scope, 'env> {
 impl Emulation for Emulated<'_, '_> {
     fn begin(&mut self, listener: OwnedFd) -> io::Result<()> {
         let (first, below) = self.start.take().ok_or(io::ErrorKind::AlreadyExists)?;
+        let answers = Answers::of_owners(first.user.real != 0);
         let supervisor = Supervisor::new(listener, first, below)?;
-        self.supervisor.get_or_init(|| supervisor).start(self.scope);
+        self.supervisor.get_or_init(|| supervisor).start(answers, self.scope);
         Ok(())
     }
 

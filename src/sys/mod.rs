@@ -4,6 +4,7 @@
 pub mod dir;
 pub mod disk;
 pub mod idmap;
+pub mod ipc;
 pub mod landlock;
 pub mod meta;
 pub mod mount;

@@ -50,19 +50,9 @@ impl Listener {
         listener
     }
 
-    /// Waits for the next call; none when no process with the filter is left.
+    /// Waits for the next call; none when no process with the filter is left. Each call wakes one of the threads that wait
+    /// side by side. Unless the kernel [tells them of the end](tells_of_the_end), they wait for ever.
     pub fn receive(&self) -> io::Result<Option<Notification>> {
-        while self.anybody_calls(None)? {
-            if let Some(notification) = self.take()? {
-                return Ok(Some(notification));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The same for threads that wait side by side: each call wakes one of them. Where the kernel does not tell that no
-    /// process is left, they wait for ever.
-    pub fn receive_beside_others(&self) -> io::Result<Option<Notification>> {
         loop {
             if let Some(notification) = self.take()? {
                 return Ok(Some(notification));
@@ -71,6 +61,16 @@ impl Listener {
                 return Ok(None);
             }
         }
+    }
+
+    /// The same for one thread at a time, which is told of the end by any kernel, and has one more call to make for it.
+    pub fn receive_alone(&self) -> io::Result<Option<Notification>> {
+        while self.anybody_calls(None)? {
+            if let Some(notification) = self.take()? {
+                return Ok(Some(notification));
+            }
+        }
+        Ok(None)
     }
 
     /// False when no process with the filter is left; waits for a call at most this long.
@@ -169,9 +169,38 @@ impl AsFd for Listener {
     }
 }
 
+/// Whether a thread that waits for a call is woken when nobody is left to make one: since Linux 6.11.
+pub fn tells_of_the_end() -> bool {
+    is_at_least(&rustix::system::uname().release().to_string_lossy(), (6, 11))
+}
+
+/// Compares a kernel's release, such as `6.18.44-generic`, with a version.
+fn is_at_least(release: &str, version: (u32, u32)) -> bool {
+    let mut numbers = release.split(|it: char| !it.is_ascii_digit()).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
+}
+
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for (release, expected) in [
+            ("6.11.0", true),
+            ("6.9.12-arch1", false),
+            ("10.0", true),
+            ("5.15.0-91-generic", false),
+            ("strange", false),
+        ] {
+            assert_eq!(is_at_least(release, (6, 11)), expected, "{release}");
+        }
     }
 }

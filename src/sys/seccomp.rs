@@ -42,6 +42,18 @@ pub struct Rule {
     pub action: Action,
 }
 
+impl Rule {
+    fn applies(&self, call: i64, arguments: &[u64; 6]) -> bool {
+        let low = |argument: u8| arguments[usize::from(argument)] as u32;
+        self.call == call
+            && match self.when {
+                When::Always => true,
+                When::Equals { argument, mask, value } => low(argument) & mask == value,
+                When::AnyOf { argument, bits } => low(argument) & bits != 0,
+            }
+    }
+}
+
 /// Rules for the native architecture and for the 32-bit one that the same processor runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
@@ -143,6 +155,11 @@ impl Filter {
         program.extend([test(IF_EQUAL, ARCHITECTURES.1, 1), op(JUMP, 1), verdict(Action::Errno(libc::ENOSYS))]);
         program.extend(body(&self.compat, self.compat_default.unwrap_or(Action::Allow)));
         program
+    }
+
+    /// What becomes of a native call.
+    pub fn verdict(&self, call: i64, arguments: &[u64; 6]) -> Action {
+        self.native.iter().find(|rule| rule.applies(call, arguments)).map_or(Action::Allow, |rule| rule.action)
     }
 
     /// Installs the filter on this thread and all that it will start. Needs CAP_SYS_ADMIN or no_new_privs.

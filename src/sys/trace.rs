@@ -21,8 +21,12 @@ pub enum Event {
     Other(i32),
 }
 
-/// Traces a process and all that it will start. They die with this process.
+/// Traces a process and all that it will start. They die with the calling thread, which is the tracer.
 pub fn seize(process: i32) -> io::Result<()> {
+    if !cfg!(target_arch = "x86_64") {
+        // What a stopped thread is about to do could not be told.
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     let options = Options::PTRACE_O_TRACESECCOMP
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
@@ -31,13 +35,13 @@ pub fn seize(process: i32) -> io::Result<()> {
     Ok(ptrace::seize(Pid::from_raw(process), options)?)
 }
 
-/// Waits for the next event of any child or traced thread; none when there is nobody left.
+/// Waits for the next event of any child or traced thread of the calling thread's own; none when there is nobody left.
 pub fn wait() -> io::Result<Option<Event>> {
     loop {
         let mut status = 0;
         // SAFETY: the status is ours and alive until the call returns. nix would drop what a signal without a name says.
         #[expect(unsafe_code, reason = "nix and rustix refuse the statuses of real-time signals")]
-        let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+        let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
         if thread >= 0 {
             return Ok(Some(decode(thread, status)));
         }
@@ -69,6 +73,19 @@ pub fn resume(thread: i32, signal: i32) -> io::Result<()> {
     request(libc::PTRACE_CONT, thread, signal)
 }
 
+/// Has a thread stop as soon as it is about to go on, with a signal that only its tracer sees.
+pub fn stop(thread: i32) -> io::Result<()> {
+    // SAFETY: the call takes two numbers.
+    #[expect(unsafe_code, reason = "no wrapper signals a thread of another process")]
+    let result = unsafe { libc::syscall(libc::SYS_tkill, thread, libc::SIGSTOP) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Traces a thread no more; it goes on.
+pub fn release(thread: i32) -> io::Result<()> {
+    request(libc::PTRACE_DETACH, thread, 0)
+}
+
 /// Leaves a thread stopped, to be told when that changes.
 pub fn leave_stopped(thread: i32) -> io::Result<()> {
     request(libc::PTRACE_LISTEN, thread, 0)
@@ -90,8 +107,9 @@ fn request(request: libc::c_uint, thread: i32, data: i32) -> io::Result<()> {
 // From <linux/errno.h>: what a call leaves for the delivery of a signal, and no program ever sees.
 #[cfg(target_arch = "x86_64")]
 const ERESTARTSYS: u64 = 512;
-#[cfg(target_arch = "x86_64")]
-const ERESTARTNOINTR: u64 = 513;
+/// Makes the call anew once its signals are dealt with, whatever their handlers say. A thread that has none pending sees
+/// the number.
+pub const ERESTARTNOINTR: i32 = 513;
 
 /// The call that a thread is about to make, or that a signal keeps it from making.
 #[cfg(target_arch = "x86_64")]
@@ -136,7 +154,7 @@ impl Pending {
 
     /// Begins again behind the handler, whatever the handler says.
     pub fn restart(mut self) -> io::Result<()> {
-        self.registers.rax = ERESTARTNOINTR.wrapping_neg();
+        self.registers.rax = (-i64::from(ERESTARTNOINTR)).cast_unsigned();
         self.store()
     }
 

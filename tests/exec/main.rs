@@ -6,6 +6,7 @@
 mod ground;
 mod places;
 mod suite;
+mod traps;
 mod unmounted;
 
 use std::process::ExitCode;

@@ -13,7 +13,7 @@ use dockless::sys::{RootFs, SideTable};
 use rustix::thread::CapabilitySet;
 
 use crate::ground::{self, Ground, names, shell, upper};
-use crate::unmounted;
+use crate::{traps, unmounted};
 
 pub type Case = (&'static str, fn(&Ground));
 
@@ -41,10 +41,11 @@ const CASES: &[Case] = &[
     ("a step may answer a cancellation before it ends", signals),
     ("a dockless that is killed leaves no process behind", killed),
     ("a step does not see what dockless has open", descriptors),
-    ("signals do not interrupt what does not wait", interruptions),
     ("every name of a link is its owner's", owners_of_linked_links),
     ("many layers", many_layers),
     ("a plain directory as root", directory),
+    ("a user cannot change what is root's", unmounted::protection),
+    ("whoever root becomes cannot change what is root's", protection_of_root),
     ("ten steps in a row", ten_steps),
 ];
 
@@ -70,6 +71,7 @@ pub fn run(place: &str, args: &[String]) -> ExitCode {
         }
     };
     println!("  {entered:?}: {}", choice.reason);
+    assert!(place != "masked" || choice.reason.contains("/proc is masked here"));
     let mounts = matches!(choice.isolation, Isolation::Ns | Isolation::Ns1);
     if mounts && !choice.overlay {
         eprintln!("skip: place {place}: needs overlay mounts on {}", ground::disk().display());
@@ -78,8 +80,9 @@ pub fn run(place: &str, args: &[String]) -> ExitCode {
     let ground = Ground::new(dir, choice);
     let mut failed = 0;
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| name.contains(arg.as_str()));
-    let cases = if mounts { CASES } else { unmounted::CASES };
-    for (name, case) in cases.iter().filter(|(name, _)| wanted(name)) {
+    let cases: &[&[Case]] =
+        if mounts { &[CASES, traps::CASES] } else { &[unmounted::CASES, traps::CASES, traps::SUPERVISED] };
+    for (name, case) in cases.iter().copied().flatten().filter(|(name, _)| wanted(name)) {
         let started = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| case(&ground)));
         failed += i32::from(result.is_err());
@@ -276,11 +279,7 @@ pub fn users(ground: &Ground) {
     };
     let out = ground.run(&root, &process).success();
     let expected = "1000\n1000 27\n/home/app\n100\n200\n1000:1000\n";
-    match ground.choice.isolation {
-        // With one id nobody checks.
-        Isolation::Ns1 => assert!(out.starts_with(expected), "{out}"),
-        _ => assert_eq!(out, format!("{expected}refused\nrefused\n")),
-    }
+    assert_eq!(out, format!("{expected}refused\nrefused\n"));
     let unknown = Process { ulimits: vec![("nothing".into(), 1, 1)], ..shell("true") };
     assert!(matches!(ground.run(&root, &unknown).result, Err(Error::Unsupported { .. })));
 }
@@ -329,9 +328,33 @@ pub fn becoming_a_user(ground: &Ground) {
     assert_eq!(out, "1000\n1000\n1000:1000\n1000:1000\n1000:1000\nkept\nown\n640\n0\n");
 }
 
+/// Where users are emulated, a step that starts as root is looked at less closely: its users may look, not change.
+fn protection_of_root(ground: &Ground) {
+    let attempts = [
+        "echo x >>/etc/passwd",
+        ": >/etc/passwd",
+        "touch /etc/new",
+        "rm /bin/busybox",
+        "mv /etc/passwd /tmp/p",
+        "chmod 777 /etc",
+        "chown 1000 /etc/passwd",
+        "ln -s x /etc/l",
+        "mkdir /bin/d",
+        "touch -d @5 /etc/passwd",
+        "mkfifo /etc/p",
+    ];
+    let script: String =
+        attempts.iter().map(|attempt| format!("( {attempt} ) 2>/dev/null && echo \"{attempt}\"; ")).collect();
+    let out = ground.shell(&format!("chmod 1777 /tmp && su app -c '{script} echo end'"));
+    assert_eq!(out, "end\n", "what a user was allowed to do");
+}
+
 fn devices(ground: &Ground) {
     let out =
         ground.shell("cd /home && mknod n c 1 3 && stat -c '%F %t:%T' n; mknod b b 7 1 && stat -c '%F %t:%T' b; true");
+    // Who made a disk's would have the disk.
+    let opened = ground.shell("cd /dev && mknod n c 1 5 2>/dev/null; cd /home && mknod n c 1 5 2>/dev/null; cat n /dev/n 2>/dev/null | head -c 1 | wc -c");
+    assert_eq!(opened, "0\n");
     if out.is_empty() {
         // With many ids in a user namespace the kernel itself refuses, to Docker's rootless containers too.
         assert_eq!(ground.choice.isolation, Isolation::Ns);
@@ -448,23 +471,6 @@ pub fn descriptors(ground: &Ground) {
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
     let out = ground.shell("ls /proc/self/fd | tr '\\n' ' '; env | sort | tr '\\n' ' '");
     assert_eq!(out, "0 1 2 3 HOME=/root PATH=/bin PWD=/ SHLVL=1 ", "3 is the listing's own");
-}
-
-/// Met as a shell whose trap could not write its file, since a child's end interrupted the opening.
-pub fn interruptions(ground: &Ground) {
-    if matches!(ground.choice.isolation, Isolation::Ns1 | Isolation::Chroot) {
-        return eprintln!("skip: signals in {:?}: nobody is there to begin a call again", ground.choice.isolation);
-    }
-    let root = ground.root();
-    let program = ground.fresh("program").join("interrupted");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exec/interrupted.c");
-    let built = Command::new("cc").args(["-static", "-o"]).arg(&program).arg(source).status();
-    if !built.is_ok_and(|status| status.success()) {
-        return eprintln!("skip: signals: needs cc and a static C library");
-    }
-    fs::create_dir_all(upper(&root).join("bin")).unwrap();
-    fs::copy(&program, upper(&root).join("bin/interrupted")).unwrap();
-    assert_eq!(ground.run(&root, &shell("cd /tmp && interrupted")).success(), "0 failed\n");
 }
 
 /// Met as a hard link to a symbolic one that was another's: only one of the two was.

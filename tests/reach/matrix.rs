@@ -12,11 +12,7 @@ use crate::yard::{Yard, all, repository, skip, yard};
 /// same in words. `no devices` is every place with real owners where the host lets nobody make a device.
 const OPEN: &[(&str, &str, &str)] = &[
     ("no devices", "devices", "mknod in a step is refused"),
-    ("ns1", "users", "another user's permissions are not judged"),
-    ("ns1", "sudo", "a setuid program keeps its caller's ids"),
     ("chroot", "kernel", "no step can change to a directory of /proc"),
-    ("chroot", "signals", "now and then a trapped signal is not told"),
-    ("ns1", "signals", "now and then a trapped signal is not told"),
 ];
 
 /// Where the state folder is: on a disk, and on the container's own root file system, where no overlay can be mounted

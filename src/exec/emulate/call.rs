@@ -1,8 +1,6 @@
 //! A waiting system call, decoded: the many spellings of one deed become one.
 
-use serde::{Deserialize, Serialize};
-
-use crate::sys::seccomp::{Action, Filter, Rule, When};
+use crate::sys::ipc::Kind;
 
 /// A file as a call names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,9 +173,31 @@ pub enum Call {
         process: i32,
         signal: i32,
     },
-    /// Traces, signals, reads or limits another process or thread.
+    /// Signals, reads or limits another process or thread.
     Touch {
         process: i32,
+    },
+    /// Begins to trace another thread.
+    Trace {
+        thread: i32,
+    },
+    /// Asks to be traced by its parent.
+    BeTraced,
+    /// Finds or makes a System V object.
+    GetShared {
+        kind: Kind,
+        key: i32,
+        size: u64,
+        flags: i32,
+    },
+    UseShared {
+        kind: Kind,
+        id: i32,
+    },
+    ControlShared {
+        kind: Kind,
+        id: i32,
+        command: i32,
     },
 }
 
@@ -192,9 +212,12 @@ pub enum TimeFormat {
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
 /// Too new for the C library's headers, the same on every architecture.
-const FCHMODAT2: i64 = 452;
+pub const FCHMODAT2: i64 = 452;
 
-/// Decodes a call by its number; none for one that is not in [`filter`].
+/// The limit that holds the note of who a process is; see [`crate::sys::process::inherited_note`].
+pub const NOTE: i32 = libc::RLIMIT_MSGQUEUE as i32;
+
+/// Decodes a call by its number; none for one that no filter of [`super::filters`] sends here.
 pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
     let [a, b, c, d, e, _] = arguments;
     let descriptor = |number: u64| number as i32;
@@ -301,7 +324,18 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
         | libc::SYS_pidfd_open
         | libc::SYS_tkill
         | libc::SYS_rt_sigqueueinfo => Call::Touch { process: a as i32 },
-        libc::SYS_ptrace | libc::SYS_tgkill | libc::SYS_rt_tgsigqueueinfo => Call::Touch { process: b as i32 },
+        libc::SYS_ptrace if a as u32 == libc::PTRACE_TRACEME => Call::BeTraced,
+        libc::SYS_ptrace => Call::Trace { thread: b as i32 },
+        libc::SYS_tgkill | libc::SYS_rt_tgsigqueueinfo => Call::Touch { process: b as i32 },
+        libc::SYS_shmget => Call::GetShared { kind: Kind::Memory, key: a as i32, size: b, flags: c as i32 },
+        libc::SYS_semget => Call::GetShared { kind: Kind::Semaphores, key: a as i32, size: b, flags: c as i32 },
+        libc::SYS_msgget => Call::GetShared { kind: Kind::Messages, key: a as i32, size: 0, flags: b as i32 },
+        libc::SYS_shmat => Call::UseShared { kind: Kind::Memory, id: a as i32 },
+        libc::SYS_semop | libc::SYS_semtimedop => Call::UseShared { kind: Kind::Semaphores, id: a as i32 },
+        libc::SYS_msgsnd | libc::SYS_msgrcv => Call::UseShared { kind: Kind::Messages, id: a as i32 },
+        libc::SYS_shmctl => Call::ControlShared { kind: Kind::Memory, id: a as i32, command: b as i32 },
+        libc::SYS_semctl => Call::ControlShared { kind: Kind::Semaphores, id: a as i32, command: c as i32 },
+        libc::SYS_msgctl => Call::ControlShared { kind: Kind::Messages, id: a as i32, command: b as i32 },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_access => Call::Access { file: path(a, true), mode: b as u32, effective: false },
         #[cfg(target_arch = "x86_64")]
@@ -348,266 +382,9 @@ pub fn decode(call: i64, arguments: [u64; 6]) -> Option<Call> {
     })
 }
 
-/// Calls about who a process is, and the one that may change it in passing.
-const IDENTITY: &[i64] = &[
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setreuid,
-    libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-    libc::SYS_setgroups,
-    libc::SYS_getuid,
-    libc::SYS_geteuid,
-    libc::SYS_getgid,
-    libc::SYS_getegid,
-    libc::SYS_getresuid,
-    libc::SYS_getresgid,
-    libc::SYS_getgroups,
-    libc::SYS_capget,
-    libc::SYS_capset,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_chroot,
-];
-
-/// Calls that ask or say whose a file is, or make one, by a path or by a descriptor.
-const OWNERSHIP: &[i64] = &[
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_newfstatat,
-    libc::SYS_statx,
-    libc::SYS_mknodat,
-    libc::SYS_mkdirat,
-    libc::SYS_symlinkat,
-    libc::SYS_openat2,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_chown,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_lchown,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_stat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_lstat,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_mknod,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_mkdir,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_symlink,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_creat,
-];
-
-/// What only an owner store changes the answer of.
-const STORED: &[i64] = &[libc::SYS_fstat, libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr];
-
-/// The calls that only their caller can make, and that must be made with another path.
-const REWRITTEN: &[i64] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_chdir,
-    libc::SYS_bind,
-    libc::SYS_connect,
-    libc::SYS_inotify_add_watch,
-];
-
-/// The other calls that name a file by a path, and the few by a descriptor that a user may not do to root's files.
-const NAMES: &[i64] = &[
-    libc::SYS_openat,
-    libc::SYS_statfs,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_readlinkat,
-    libc::SYS_unlinkat,
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_linkat,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    FCHMODAT2,
-    libc::SYS_truncate,
-    libc::SYS_utimensat,
-    libc::SYS_getxattr,
-    libc::SYS_lgetxattr,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
-    libc::SYS_chdir,
-    libc::SYS_fchdir,
-    libc::SYS_getcwd,
-    libc::SYS_kill,
-    libc::SYS_uname,
-    libc::SYS_mount,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_open,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_access,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_readlink,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_unlink,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_rmdir,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_rename,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_link,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_chmod,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_utime,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_utimes,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_futimesat,
-];
-
-/// Calls that reach another process, where no namespace keeps a step's to itself.
-fn touching() -> Vec<Rule> {
-    let with = |call, value: u32, action| {
-        let argument = 0;
-        Rule { call, when: When::Equals { argument, mask: u32::MAX, value }, action }
-    };
-    let mut rules = vec![
-        // The other requests are of a process that is traced already.
-        with(libc::SYS_ptrace, libc::PTRACE_ATTACH, Action::Notify),
-        with(libc::SYS_ptrace, libc::PTRACE_SEIZE, Action::Notify),
-        // One's own limits.
-        with(libc::SYS_prlimit64, 0, Action::Allow),
-    ];
-    rules.extend(
-        [
-            libc::SYS_prlimit64,
-            libc::SYS_process_vm_readv,
-            libc::SYS_process_vm_writev,
-            libc::SYS_kcmp,
-            libc::SYS_pidfd_open,
-            libc::SYS_tkill,
-            libc::SYS_tgkill,
-            libc::SYS_rt_sigqueueinfo,
-            libc::SYS_rt_tgsigqueueinfo,
-        ]
-        .map(notify),
-    );
-    // Such descriptors come with sockets too; Docker refuses this to whoever may not trace everybody.
-    rules.push(Rule { action: Action::Errno(libc::EPERM), ..notify(libc::SYS_pidfd_getfd) });
-    rules
-}
-
-/// Too new to be decoded, and what they do can be done with older calls: setxattrat, getxattrat, listxattrat,
-/// removexattrat, open_tree_attr, file_getattr, file_setattr.
-const ABSENT: &[i64] = &[463, 464, 465, 466, 467, 468, 469];
-
-/// The rules by which the calls of a step with namespaces and one id come here, in front of those of a confined step.
-pub fn owners_filter(confined: Filter) -> Filter {
-    let creates = |argument| When::AnyOf { argument, bits: libc::O_CREAT.unsigned_abs() };
-    let mut native: Vec<_> = [IDENTITY, OWNERSHIP, STORED].into_iter().flatten().map(|call| notify(*call)).collect();
-    native.extend(always());
-    native.push(Rule { call: libc::SYS_openat, when: creates(2), action: Action::Notify });
-    #[cfg(target_arch = "x86_64")]
-    native.push(Rule { call: libc::SYS_open, when: creates(1), action: Action::Notify });
-    native.extend(confined.native);
-    Filter { native, ..confined }
-}
-
-/// How far the names of a step without namespaces reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reach {
-    /// A root of its own: programs and directories are what the kernel takes them for.
-    OwnRoot,
-    /// Every path of the host, if nobody looked; owners are kept in the owner store.
-    Host,
-}
-
-/// The rules for a step without namespaces, whose names are looked at: those of every file.
-pub fn names_filter(confined: Filter, reach: Reach) -> Filter {
-    let mut native = Vec::new();
-    if reach == Reach::Host {
-        native.extend(REWRITTEN.iter().map(|call| Rule { action: Action::Trace, ..notify(*call) }));
-        native.extend(STORED.iter().chain([&libc::SYS_fgetxattr]).map(|call| notify(*call)));
-    } else {
-        // Of a descriptor that is open already there is nothing to find out.
-        native.extend([(libc::SYS_newfstatat, 3), (libc::SYS_statx, 2)].map(|(call, argument)| Rule {
-            call,
-            when: When::AnyOf { argument, bits: libc::AT_EMPTY_PATH.unsigned_abs() },
-            action: Action::Allow,
-        }));
-    }
-    native.extend([IDENTITY, OWNERSHIP, NAMES].into_iter().flatten().map(|call| notify(*call)));
-    native.extend(always());
-    native.extend(touching());
-    // By a handle instead of a path: nobody could say whose file it is.
-    native.push(Rule { call: libc::SYS_name_to_handle_at, when: When::Always, action: Action::Errno(libc::ENOSYS) });
-    native.extend(confined.native);
-    // A 32-bit program would do by other numbers what is looked at here.
-    Filter { native, compat: Vec::new(), compat_default: Some(Action::Errno(libc::ENOSYS)) }
-}
-
-fn notify(call: i64) -> Rule {
-    Rule { call, when: When::Always, action: Action::Notify }
-}
-
-/// Whether a call waits for nothing but its supervisor, where all names are the supervisor's. To open a fifo is the
-/// exception, which no signal but a fatal one interrupts there.
-pub fn never_waits(call: i64, arguments: [u64; 6]) -> bool {
-    decode(call, arguments).is_some() && !REWRITTEN.contains(&call)
-}
-
-/// See [`crate::sys::process::inherited_note`].
-const NOTE: i32 = libc::RLIMIT_MSGQUEUE as i32;
-
-/// Whatever is emulated.
-fn always() -> Vec<Rule> {
-    let rule = |call, when, action| Rule { call, when, action };
-    let option = |number: i32| When::Equals { argument: 0, mask: u32::MAX, value: number.unsigned_abs() };
-    let mut rules: Vec<_> = ABSENT.iter().map(|call| rule(*call, When::Always, Action::Errno(libc::ENOSYS))).collect();
-    rules.extend([
-        rule(libc::SYS_prctl, option(libc::PR_GET_KEEPCAPS), Action::Notify),
-        rule(libc::SYS_prctl, option(libc::PR_SET_KEEPCAPS), Action::Notify),
-        // The limit that holds the note of who a process is: looked at, never set. pam_limits sets what it has read.
-        rule(libc::SYS_setrlimit, option(NOTE), Action::Errno(0)),
-        rule(
-            libc::SYS_prlimit64,
-            When::Equals { argument: 1, mask: u32::MAX, value: NOTE.unsigned_abs() },
-            Action::Notify,
-        ),
-        // sudo, ssh-agent and the like make their memory unreadable; then no call of theirs could be understood.
-        rule(libc::SYS_prctl, option(libc::PR_SET_DUMPABLE), Action::Errno(0)),
-        // What is done through a ring passes no filter; programs take the error to mean that the kernel is old.
-        rule(libc::SYS_io_uring_setup, When::Always, Action::Errno(libc::ENOSYS)),
-    ]);
-    rules
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whatever_waits_can_be_decoded() {
-        let filters = [
-            owners_filter(Filter::default()),
-            names_filter(Filter::default(), Reach::OwnRoot),
-            names_filter(Filter::default(), Reach::Host),
-        ];
-        for filter in filters {
-            for rule in filter.native.iter().filter(|rule| rule.action == Action::Notify) {
-                let mut arguments = [0; 6];
-                if let When::Equals { argument, value, .. } = rule.when {
-                    arguments[usize::from(argument)] = value.into();
-                }
-                assert!(decode(rule.call, arguments).is_some(), "call {}", rule.call);
-            }
-        }
-    }
 
     #[test]
     fn spellings_of_one_deed_are_one_call() {

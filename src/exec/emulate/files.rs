@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, Stat
 
 use super::call::Where;
 use super::memory;
+use crate::sys::owner::XATTR;
 use crate::sys::{Owner, SideTable};
 
 /// A file without following it or waking its device.
@@ -60,6 +61,29 @@ impl Files {
             Some(path) => self.open_path(thread, file.directory, &path, flags),
             None => directory(thread, file.directory),
         }
+    }
+
+    /// Whether the store has nothing on what a call names, or on nothing that is there: told by one look, for most files.
+    /// Those that it has something on, and those that are not reached so, take more.
+    pub fn says_nothing_of(&self, thread: i32, file: &Where) -> io::Result<bool> {
+        if self.roots_differ.load(Ordering::Relaxed) || !self.side().is_empty() {
+            return Ok(false);
+        }
+        let base = directory_path(thread, file.directory);
+        let path = match self.path(thread, file)? {
+            None => base.into_bytes(),
+            Some(path) if own_descriptor(&path).is_some() => return Ok(false),
+            Some(path) if path.first() == Some(&b'/') => path,
+            Some(path) => [base.as_bytes(), b"/", &path[..]].concat(),
+        };
+        let path = OsStr::from_bytes(&path);
+        let nothing: &mut [u8] = &mut [];
+        let length = if file.follow || file.path.is_none() {
+            rustix::fs::getxattr(path, XATTR, nothing)
+        } else {
+            rustix::fs::lgetxattr(path, XATTR, nothing)
+        };
+        Ok(length.is_err())
     }
 
     /// Opens the directory for a new name.
@@ -230,8 +254,11 @@ pub fn kind(stat: &Statx) -> FileType {
 
 /// The caller's working directory, or one of its descriptors.
 fn directory(thread: i32, number: i32) -> io::Result<OwnedFd> {
-    let path = if number == libc::AT_FDCWD { format!("{thread}/cwd") } else { format!("{thread}/fd/{number}") };
-    Ok(rustix::fs::open(path, HANDLE, Mode::empty())?)
+    Ok(rustix::fs::open(directory_path(thread, number), HANDLE, Mode::empty())?)
+}
+
+fn directory_path(thread: i32, number: i32) -> String {
+    if number == libc::AT_FDCWD { format!("{thread}/cwd") } else { format!("{thread}/fd/{number}") }
 }
 
 fn root(thread: i32) -> io::Result<OwnedFd> {

@@ -9,7 +9,9 @@ mod attributes;
 mod call;
 mod credentials;
 mod files;
+mod filters;
 mod identity;
+mod judge;
 mod memory;
 mod names;
 mod ownership;
@@ -18,16 +20,19 @@ mod permission;
 mod processes;
 mod programs;
 mod rewrite;
+mod shared;
 mod stat;
 mod stored;
 mod times;
 mod told;
+mod tracer;
 mod trial;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
@@ -35,16 +40,18 @@ use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 
 use self::call::Call;
-pub use self::call::{Reach, names_filter, owners_filter};
 pub use self::credentials::Credentials;
 use self::credentials::Refused;
 use self::files::Files;
+pub use self::filters::{Answers, Reach, names_filter, owners_filter};
 pub use self::names::Names;
 use self::paths::Named;
-pub use self::rewrite::Rewriter;
+use self::shared::Shared;
+use self::tracer::Leaving;
+pub use self::tracer::Tracer;
 pub use self::trial::answers;
-use crate::sys::SideTable;
-use crate::sys::notify::{Answer, Listener, Notification};
+use crate::sys::notify::{self, Answer, Listener, Notification};
+use crate::sys::{SideTable, trace};
 
 /// Answering threads: calls of a parallel build wait side by side. More than a few only take turns.
 const THREADS: usize = 4;
@@ -52,8 +59,8 @@ const THREADS: usize = 4;
 /// The emulation of one step.
 pub struct Supervisor {
     listener: Listener,
-    /// Held by the thread that waits for the next call, so that no other waits in vain when the last process ends.
-    turn: Mutex<()>,
+    /// Held by the thread that waits for the next call, where one that waits beside it would not hear of the end.
+    turn: Option<Mutex<()>>,
     /// This process's /proc, open from before the threads left for the step's mounts.
     proc: OwnedFd,
     files: Files,
@@ -61,6 +68,12 @@ pub struct Supervisor {
     names: Option<Names>,
     /// Threads that wait for a call; others may wait for the other end of a fifo.
     idle: AtomicUsize,
+    /// Where the tracer hears of the step's first thread.
+    first: Mutex<Option<Sender<First>>>,
+    /// What its processes share by a number, where it has no namespace for that.
+    pub shared: Shared,
+    /// Threads that are to be traced by others.
+    leaving: Leaving,
     /// All credentials that any process ever had; a process notes its place in here.
     credentials: Mutex<Vec<Credentials>>,
     below: Mutex<Option<SideTable>>,
@@ -69,6 +82,9 @@ pub struct Supervisor {
     /// The first fault of a thread.
     fault: Mutex<Option<io::Error>>,
 }
+
+/// The first thread of a step, which waits until it is traced, or cannot be; the end of the channel says so.
+type First = (i32, Sender<()>);
 
 /// Ends the step of a supervisor whose thread has failed.
 struct Alarm<'a>(&'a Supervisor);
@@ -113,11 +129,14 @@ impl Supervisor {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             listener: Listener::new(listener),
-            turn: Mutex::default(),
+            turn: (!notify::tells_of_the_end()).then(Mutex::default),
             proc: rustix::fs::open("/proc", flags, Mode::empty())?,
             files: Files::default(),
             names: None,
             idle: AtomicUsize::new(0),
+            first: Mutex::default(),
+            shared: Shared::default(),
+            leaving: Leaving::default(),
             credentials: Mutex::new(vec![first]),
             below: Mutex::new(Some(below)),
             after: Mutex::default(),
@@ -157,7 +176,7 @@ impl Supervisor {
 
     fn attend_detached(self: &Arc<Self>) -> io::Result<()> {
         loop {
-            let Some(notification) = self.listener.receive_beside_others()? else { return Ok(()) };
+            let Some(notification) = self.listener.receive()? else { return Ok(()) };
             if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
                 self.start_detached()?;
             }
@@ -171,8 +190,11 @@ impl Supervisor {
         lock(&self.fault).take()
     }
 
-    /// Starts answering; the threads end when the step's last process has.
-    pub fn start<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+    /// Starts answering, and tracing; the threads end when the step's last process has.
+    pub fn start<'scope>(&'scope self, answers: Answers, scope: &'scope Scope<'scope, '_>) {
+        let (sender, first) = mpsc::channel();
+        *lock(&self.first) = Some(sender);
+        scope.spawn(move || self.trace(&first, answers));
         let count = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(THREADS));
         for _ in 0..count {
             scope.spawn(|| {
@@ -180,6 +202,18 @@ impl Supervisor {
                     lock(&self.fault).get_or_insert(error);
                 }
             });
+        }
+    }
+
+    fn trace(&self, first: &Receiver<First>, answers: Answers) {
+        let Ok((thread, waiting)) = first.recv() else { return };
+        // Where that is forbidden, a signal may interrupt what it should not.
+        let traced = trace::seize(thread);
+        drop(waiting);
+        if traced.is_ok()
+            && let Err(error) = Tracer::new(self, answers).attend(None)
+        {
+            lock(&self.fault).get_or_insert(error);
         }
     }
 
@@ -199,18 +233,27 @@ impl Supervisor {
     fn attend(&self) -> io::Result<()> {
         let mut inside = false;
         loop {
-            let notification = {
-                let _turn = lock(&self.turn);
-                match self.listener.receive()? {
-                    Some(notification) => notification,
-                    None => {
-                        if inside {
-                            *lock(&self.after) = self.files.table(Path::new("/"));
-                        }
-                        return Ok(());
-                    }
+            let received = match &self.turn {
+                None => self.listener.receive()?,
+                Some(turn) => {
+                    let _turn = lock(turn);
+                    self.listener.receive_alone()?
                 }
             };
+            let first = lock(&self.first).take();
+            let Some(notification) = received else {
+                if inside {
+                    *lock(&self.after) = self.files.table(Path::new("/"));
+                }
+                return Ok(());
+            };
+            if let Some(tracer) = first {
+                let (waiting, traced) = mpsc::channel();
+                if tracer.send((notification.thread, waiting)).is_ok() {
+                    // Nothing is ever sent.
+                    let _ = traced.recv();
+                }
+            }
             if !inside {
                 self.go_inside(notification.thread)?;
                 inside = true;
@@ -236,6 +279,7 @@ impl Supervisor {
 
     /// Carries out a call, or leaves it to the kernel.
     fn carry_out(&self, notification: &Notification, call: Call) -> io::Result<Reply> {
+        self.judge(notification, &call)?;
         match call {
             Call::Chown { file, uid, gid } => self.chown(notification, &file, uid, gid),
             Call::Stat { file, buffer, extended } => self.stat(notification, &file, buffer, extended),
@@ -250,6 +294,20 @@ impl Supervisor {
                 self.files.roots_differ();
                 CONTINUE
             }
+            Call::Trace { .. } | Call::BeTraced => self.leave_to_another(notification.thread, call),
+            Call::Access { .. }
+            | Call::ChangeDirectory { .. }
+            | Call::ChangeMode { .. }
+            | Call::GetAttribute { .. }
+            | Call::Link { .. }
+            | Call::ReadLink { .. }
+            | Call::Remove { .. }
+            | Call::RemoveAttribute { .. }
+            | Call::Rename { .. }
+            | Call::SetAttribute { .. }
+            | Call::SetTimes { .. }
+            | Call::StatFileSystem { .. }
+            | Call::Truncate { .. } => CONTINUE,
             other => self.identity(notification, other),
         }
     }

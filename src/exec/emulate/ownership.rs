@@ -59,6 +59,9 @@ impl Supervisor {
     ) -> io::Result<Reply> {
         let thread = notification.thread;
         // Whatever is wrong with the path, the kernel says it better.
+        if self.files.says_nothing_of(thread, file)? {
+            return CONTINUE;
+        }
         let Ok(known) = self.files.open(thread, file).and_then(|file| self.files.know(file)) else {
             return CONTINUE;
         };
@@ -150,6 +153,9 @@ impl Supervisor {
         flags: i32,
         mode: u32,
     ) -> io::Result<Reply> {
+        if flags & libc::O_CREAT == 0 {
+            return CONTINUE;
+        }
         let thread = notification.thread;
         let who = self.credentials(thread)?;
         let Ok(place) = self.files.place(thread, place) else { return CONTINUE };
@@ -184,7 +190,7 @@ impl Supervisor {
             return CONTINUE;
         };
         // Rules about the way there are the kernel's to keep; such a file is root's.
-        if flags & libc::O_CREAT == 0 || word(16) != 0 {
+        if word(16) != 0 {
             return CONTINUE;
         }
         self.create(notification, place, flags, mode)

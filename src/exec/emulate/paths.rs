@@ -71,6 +71,8 @@ impl<'a> Named<'a> {
             Call::Mount => named.mount(),
             Call::Kill { process, signal } => named.kill(process, signal),
             Call::Touch { process } => named.touch(process),
+            Call::Trace { .. } | Call::BeTraced => named.trace(call),
+            Call::GetShared { .. } | Call::UseShared { .. } | Call::ControlShared { .. } => named.share(call),
             other => supervisor.identity(notification, other),
         }
     }
@@ -178,7 +180,7 @@ impl<'a> Named<'a> {
         if native && (nameless || wanted.contains(OFlags::CREATE | OFlags::EXCL)) {
             return CONTINUE;
         }
-        let path = self.names.path(self.thread(), place)?.ok_or_else(|| errno(libc::ENOENT))?;
+        let path = self.names.absolute(self.thread(), place.directory, text)?;
         if creates && wanted.contains(OFlags::EXCL) {
             return self.create(&path, wanted, mode);
         }
@@ -244,11 +246,10 @@ impl<'a> Named<'a> {
         let (Ok(flags), Ok(mode)) = (i32::try_from(word(0)), u32::try_from(word(8))) else {
             return Err(errno(libc::EINVAL));
         };
-        // Rules about the way there are the kernel's to keep, where it can see the way; programs that cannot have them
-        // do without.
+        // Rules about the way there are the kernel's to keep, which does not see the whole of it; programs do without, as
+        // they do on older kernels.
         match word(16) {
             0 => self.open(place, flags, mode),
-            _ if self.is_native(&[place])? => CONTINUE,
             _ => Err(errno(libc::ENOSYS)),
         }
     }

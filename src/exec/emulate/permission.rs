@@ -44,6 +44,15 @@ impl Guarded {
         if who.user.files == 0 || who.user.files == self.uid { Ok(()) } else { Err(errno(libc::EPERM)) }
     }
 
+    /// As kernels that protect links have it: only what one owns, or could change, gets a further name.
+    pub fn may_be_linked(self, who: &Credentials) -> io::Result<()> {
+        let plain = self.mode & libc::S_IFMT == libc::S_IFREG && self.mode & libc::S_ISUID == 0;
+        self.is_of(who).or_else(|error| match plain {
+            true => self.permits(who, READ | WRITE).map_err(|_| error),
+            false => Err(error),
+        })
+    }
+
     /// Whether somebody may take a file out of this directory.
     pub fn lets_go(self, who: &Credentials, file: Self) -> io::Result<()> {
         self.permits(who, WRITE | EXECUTE)?;

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::Access;
 
-use super::call::Where;
+use super::call::{Call, Where};
 use super::names::{host_path, process_of};
 use super::paths::Named;
 use super::permission::{EXECUTE, Guarded};
@@ -71,7 +71,7 @@ impl Named<'_> {
         if let Ok(content) = programs::open(&program)
             && programs::kind(&content)? == Kind::Narrow
         {
-            return Err(self.refuse_narrow(&host_path(&program)?));
+            return Err(self.refuse_program(&host_path(&program)?, &Kind::Narrow));
         }
         if let Some(path) = file.path
             && !self.text(file)?.is_some_and(|text| self.names.is_plain(&text))
@@ -83,13 +83,17 @@ impl Named<'_> {
         CONTINUE
     }
 
-    /// Says which program it is that makes 32-bit calls: to its caller it is no program at all.
-    pub(super) fn refuse_narrow(&self, host: &[u8]) -> io::Error {
+    /// Says which program it is that cannot run, and where it could: to its caller it is no program at all.
+    pub(super) fn refuse_program(&self, host: &[u8], kind: &Kind) -> io::Error {
         let shown = self.names.shown(host).unwrap_or_default();
-        eprintln!(
-            "dockless: {}: 32-bit programs cannot run here; they can where namespaces are allowed",
-            String::from_utf8_lossy(&shown)
-        );
+        let why = match kind {
+            Kind::Foreign => {
+                "programs for another processor cannot run here, since their emulator would see the paths of the host; \
+                 they can where chroot or namespaces are allowed"
+            }
+            _ => "32-bit programs cannot run here; they can where namespaces are allowed",
+        };
+        eprintln!("dockless: {}: {why}", String::from_utf8_lossy(&shown));
         errno(libc::ENOEXEC)
     }
 
@@ -132,6 +136,15 @@ impl Named<'_> {
     /// Nobody but the step's own processes is there for it.
     pub(super) fn touch(&self, process: i32) -> io::Result<Reply> {
         if process <= 0 || self.names.is_ours(process) { CONTINUE } else { Err(errno(libc::ESRCH)) }
+    }
+
+    /// Where calls are rewritten, whoever is traced is traced by us.
+    pub(super) fn trace(&self, call: Call) -> io::Result<Reply> {
+        match call {
+            Call::Trace { thread } if !self.names.is_ours(thread) => Err(errno(libc::ESRCH)),
+            _ if self.names.own_root => self.supervisor.leave_to_another(self.thread(), call),
+            _ => CONTINUE,
+        }
     }
 
     /// Signals go to the step's own processes.

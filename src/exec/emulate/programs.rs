@@ -35,6 +35,8 @@ pub enum Kind {
     Plain,
     /// For the 32-bit calls of this processor.
     Narrow,
+    /// For another processor.
+    Foreign,
 }
 
 /// What a program says of its loader.
@@ -50,6 +52,8 @@ const FIRST: usize = 256;
 /// A program header of 64 bits: type, flags, offset, addresses, sizes, alignment.
 const HEADER: usize = 56;
 const PT_INTERP: u32 = 3;
+/// How a program says which processor it is for.
+const MACHINE: u16 = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
 
 impl Programs {
     pub fn new(directory: &Path) -> Self {
@@ -136,6 +140,9 @@ pub fn kind(program: &File) -> io::Result<Kind> {
     if start[4] != 2 || start[5] != 1 {
         return Ok(if start[4] == 1 { Kind::Narrow } else { Kind::Plain });
     }
+    if number(&start, 18, 2) != u64::from(MACHINE) {
+        return Ok(Kind::Foreign);
+    }
     let (offset, size, count) = (number(&start, 32, 8), number(&start, 54, 2), number(&start, 56, 2));
     for at in (0..count).map(|index| offset + index * size) {
         let mut header = [0; HEADER];
@@ -189,6 +196,26 @@ mod tests {
             ("  \n", None),
         ] {
             assert_eq!(of(text.as_bytes()), kind, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn programs_are_told_by_their_first_bytes() {
+        let program = |class, order, machine: u16| {
+            let mut bytes = vec![0; 64];
+            bytes[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, order]);
+            bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+            bytes
+        };
+        for (bytes, expected) in [
+            (program(2, 1, MACHINE), Kind::Plain),
+            (program(2, 1, 243), Kind::Foreign),
+            (program(1, 1, 3), Kind::Narrow),
+            (b"echo".to_vec(), Kind::Plain),
+        ] {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
+            assert_eq!(kind(&file).unwrap(), expected);
         }
     }
 

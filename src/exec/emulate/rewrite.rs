@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 
 use super::call::{Call, Where};
 use super::names::{Names, host_path};
@@ -14,7 +13,7 @@ use super::permission::{EXECUTE, WRITE};
 use super::programs::{self, Kind};
 use super::{Supervisor, errno, memory};
 use crate::sys::notify::Notification;
-use crate::sys::trace::{self, Event, Pending};
+use crate::sys::trace::Pending;
 
 /// As many interpreters of interpreters as the kernel follows.
 const SCRIPTS: usize = 5;
@@ -25,9 +24,9 @@ const MAX_ARGUMENTS: usize = 1 << 17;
 /// `struct sockaddr_un`.
 const MAX_ADDRESS: usize = 110;
 
-/// Rewrites the calls of one step. All of it happens on one thread, which is the tracer.
-pub struct Rewriter {
-    supervisor: Arc<Supervisor>,
+/// Rewrites the calls of one step.
+pub struct Rewriter<'a> {
+    supervisor: &'a Supervisor,
     held: VecDeque<OwnedFd>,
 }
 
@@ -38,40 +37,13 @@ struct Start {
     before: Vec<Vec<u8>>,
 }
 
-impl Rewriter {
-    pub fn new(supervisor: Arc<Supervisor>) -> Self {
+impl<'a> Rewriter<'a> {
+    pub fn new(supervisor: &'a Supervisor) -> Self {
         Self { supervisor, held: VecDeque::new() }
     }
 
-    /// Attends to the step until this process is gone, which started it.
-    pub fn attend(&mut self, shepherd: i32) -> io::Result<()> {
-        while let Some(event) = trace::wait()? {
-            match event {
-                Event::Ended(process) if process == shepherd => return Ok(()),
-                Event::Ended(_) => {}
-                Event::Call(thread) => {
-                    match self.rewrite(thread) {
-                        // It was killed meanwhile.
-                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                        result => result?,
-                    }
-                    trace::resume(thread, 0)?;
-                }
-                Event::Signal(thread, signal) => {
-                    match repeat(thread) {
-                        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                        result => result?,
-                    }
-                    trace::resume(thread, signal)?;
-                }
-                Event::Stop(thread) => trace::leave_stopped(thread)?,
-                Event::Other(thread) => trace::resume(thread, 0)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn rewrite(&mut self, thread: i32) -> io::Result<()> {
+    /// Rewrites the call before which a thread is stopped.
+    pub fn rewrite(&mut self, thread: i32) -> io::Result<()> {
         let pending = Pending::of(thread)?;
         let (number, arguments) = (pending.number(), pending.arguments());
         match self.attempt(thread, &pending, number, arguments) {
@@ -89,10 +61,10 @@ impl Rewriter {
         number: i64,
         arguments: [u64; 6],
     ) -> io::Result<Option<(i64, [u64; 3])>> {
-        let supervisor = Arc::clone(&self.supervisor);
+        let supervisor = self.supervisor;
         let names = supervisor.names.as_ref().ok_or_else(|| errno(libc::ENOSYS))?;
         let notification = Notification::stopped(thread, number, arguments);
-        let named = Named::of(&supervisor, names, &notification)?;
+        let named = Named::of(supervisor, names, &notification)?;
         let [a, b, c, ..] = arguments;
         match (number, super::call::decode(number, arguments)) {
             (_, Some(Call::Execute { file })) => {
@@ -178,16 +150,6 @@ impl Rewriter {
     }
 }
 
-/// A signal that comes between a call and its supervisor interrupts the call, which the kernel would never have waited
-/// in: its caller does not expect to hear of it.
-fn repeat(thread: i32) -> io::Result<()> {
-    let pending = Pending::of(thread)?;
-    if pending.is_interrupted() && super::call::never_waits(pending.number(), pending.arguments()) {
-        return pending.restart();
-    }
-    Ok(())
-}
-
 /// The path in a socket's address; none for other kinds of addresses, and for those without one.
 fn socket_path(thread: i32, address: u64, length: u64) -> io::Result<Option<Vec<u8>>> {
     let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -225,7 +187,7 @@ fn start(named: &Named<'_>, names: &Names, file: &Where) -> io::Result<Start> {
                 before = list;
                 program = named.look_at(&named.absolute(&interpreter)?)?;
             }
-            Kind::Narrow => return Err(named.refuse_narrow(&host)),
+            kind @ (Kind::Narrow | Kind::Foreign) => return Err(named.refuse_program(&host, &kind)),
             Kind::Plain => {
                 named.becomes(mode)?;
                 return Ok(Start { path: host, before });

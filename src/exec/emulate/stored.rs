@@ -70,10 +70,10 @@ impl Named<'_> {
                 known => known,
             };
             // What is ours on disk is root's, unless the store says otherwise.
-            let ours = rustix::process::geteuid().as_raw();
-            let on_disk = |id: u32, own: u32| if id == own { 0 } else { id };
-            let group = on_disk(shown.stx_gid, rustix::process::getegid().as_raw());
-            let (uid, gid) = owner.map_or((on_disk(shown.stx_uid, ours), group), |owner| (owner.uid, owner.gid));
+            let (our_user, our_group) = self.names.on_disk;
+            let or_root = |id: u32, ours: u32| if id == ours { 0 } else { id };
+            let on_disk = (or_root(shown.stx_uid, our_user), or_root(shown.stx_gid, our_group));
+            let (uid, gid) = owner.map_or(on_disk, |owner| (owner.uid, owner.gid));
             (shown.stx_uid, shown.stx_gid) = (uid, gid);
             if let Some(owner) = owner {
                 ownership::show(owner, &mut shown);
@@ -179,13 +179,7 @@ impl Named<'_> {
         self.guarded(&file)?.permits(&self.who, needed)
     }
 
-    /// As kernels that protect links have it: only what one owns, or could change, gets a further name.
     pub(super) fn may_link(&self, file: &Where) -> io::Result<()> {
-        let guarded = self.guarded(&self.look(file)?)?;
-        let plain = guarded.mode & libc::S_IFMT == libc::S_IFREG && guarded.mode & libc::S_ISUID == 0;
-        guarded.is_of(&self.who).or_else(|error| match plain {
-            true => guarded.permits(&self.who, READ | WRITE).map_err(|_| error),
-            false => Err(error),
-        })
+        self.guarded(&self.look(file)?)?.may_be_linked(&self.who)
     }
 }
