@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::{CUSTOM_NAME, caps, encode, pb};
+use super::{CUSTOM_NAME, caps, encode, needs, pb};
 use crate::base::{Platform, VertexDigest};
 
 /// An op that was added to a [`Builder`].
@@ -71,11 +71,6 @@ impl Draft {
     /// As [`Draft::input`]; -1 for `scratch`.
     pub fn input_or_scratch(&mut self, output: Option<Output>) -> i64 {
         output.map_or(-1, |o| self.input(o))
-    }
-
-    pub fn cap(&mut self, cap: &str) -> &mut Self {
-        self.meta.caps.insert(cap.to_owned(), true);
-        self
     }
 
     pub fn describe(&mut self, key: &str, value: impl Into<String>) -> &mut Self {
@@ -156,7 +151,9 @@ impl Builder {
             if written.insert(digest, ()).is_none() {
                 definition.def.push(bytes);
             }
-            merge(definition.metadata.entry(digest.to_string()).or_default(), &draft.meta);
+            let meta = definition.metadata.entry(digest.to_string()).or_default();
+            merge(meta, &draft.meta);
+            meta.caps.extend(draft.op.iter().flat_map(needs::of).map(|cap| (cap.to_owned(), true)));
             for lines in &draft.lines {
                 let index = *files.entry(lines.file).or_insert_with(|| {
                     let file = &self.files[lines.file];

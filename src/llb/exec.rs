@@ -1,7 +1,7 @@
 //! Exec ops: a command, its root, its mounts.
 
 use super::build::{Draft, Output};
-use super::{caps, pb};
+use super::pb;
 
 /// A command on its way to an op.
 #[derive(Debug, Clone, Default)]
@@ -48,27 +48,8 @@ impl Exec {
     /// The op over a root, and which of its outputs the changed root is.
     pub fn on(mut self, root: Option<Output>) -> (Draft, usize) {
         let mut draft = Draft::default();
-        draft.cap(caps::EXEC_BASE).cap(caps::EXEC_DEFAULT_PATH);
         self.meta.remove_mount_stubs_recursive = true;
-        if self.meta.proxy_env.is_some() {
-            draft.cap(caps::EXEC_PROXY);
-        }
-        if !self.meta.ulimit.is_empty() {
-            draft.cap(caps::EXEC_ULIMIT);
-        }
-        if !self.meta.cgroup_parent.is_empty() {
-            draft.cap(caps::EXEC_CGROUP_PARENT);
-        }
-        if self.network != pb::NetMode::Unset {
-            draft.cap(caps::EXEC_NETWORK);
-        }
-        if self.security == pb::SecurityMode::Insecure {
-            draft.cap(caps::EXEC_SECURITY);
-        }
-        if !self.devices.is_empty() {
-            draft.cap(caps::EXEC_CDI);
-        }
-        self.name_agents(&mut draft);
+        self.name_agents();
         let (mut mounts, root_output) = self.place(root, &mut draft);
         let special = |dest: String, kind: pb::MountType| pb::Mount {
             input: -1,
@@ -77,11 +58,7 @@ impl Exec {
             ..pb::Mount::default()
         };
         for (target, options) in self.secret_files {
-            draft.cap(caps::EXEC_SECRET);
             mounts.push(pb::Mount { secret_opt: Some(options), ..special(target, pb::MountType::Secret) });
-        }
-        if !self.secret_env.is_empty() {
-            draft.cap(caps::EXEC_SECRET).cap(caps::EXEC_SECRET_ENV);
         }
         for (target, options) in self.ssh {
             mounts.push(pb::Mount { ssh_opt: Some(options), ..special(target, pb::MountType::Ssh) });
@@ -98,14 +75,13 @@ impl Exec {
     }
 
     /// Agent sockets get their places, and the first one becomes the agent.
-    fn name_agents(&mut self, draft: &mut Draft) {
+    fn name_agents(&mut self) {
         for (i, (target, _)) in self.ssh.iter_mut().enumerate() {
             if target.is_empty() {
                 *target = format!("/run/buildkit/ssh_agent.{i}");
             }
         }
         let Some((first, _)) = self.ssh.first() else { return };
-        draft.cap(caps::EXEC_SSH);
         if !self.meta.env.iter().any(|e| e.starts_with("SSH_AUTH_SOCK=")) {
             self.meta.env.push(format!("SSH_AUTH_SOCK={first}"));
         }
@@ -135,9 +111,6 @@ impl Exec {
                 readonly: mount.read_only,
                 ..pb::Mount::default()
             };
-            if !out.selector.is_empty() {
-                draft.cap(caps::EXEC_SELECTOR);
-            }
             match mount.kind {
                 ExecMountKind::Kept if !mount.read_only => {
                     if is_root {
@@ -146,30 +119,15 @@ impl Exec {
                     out.output = i64::try_from(outputs).unwrap_or(i64::MAX);
                     outputs += 1;
                 }
-                ExecMountKind::Kept => {}
-                ExecMountKind::Discarded => {
-                    draft.cap(caps::EXEC_BIND_NO_OUTPUT);
-                }
+                ExecMountKind::Kept | ExecMountKind::Discarded => {}
                 ExecMountKind::Cache { id, sharing } => {
-                    draft.cap(caps::EXEC_CACHE).cap(caps::EXEC_CACHE_SHARING);
                     out.mount_type = pb::MountType::Cache.into();
                     out.cache_opt = Some(pb::CacheOpt { id, sharing: sharing.into() });
-                    placed.push(out);
-                    continue;
                 }
                 ExecMountKind::Tmpfs { size } => {
-                    draft.cap(caps::EXEC_TMPFS);
-                    if size > 0 {
-                        draft.cap(caps::EXEC_TMPFS_SIZE);
-                    }
                     out.mount_type = pb::MountType::Tmpfs.into();
                     out.tmpfs_opt = Some(pb::TmpfsOpt { size });
-                    placed.push(out);
-                    continue;
                 }
-            }
-            if mount.source.is_some() {
-                draft.cap(caps::EXEC_BIND);
             }
             placed.push(out);
         }

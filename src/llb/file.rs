@@ -1,7 +1,7 @@
 //! File ops: one or more actions, each on the result of the one before.
 
 use super::build::{Draft, Output};
-use super::{caps, pb};
+use super::pb;
 use pb::file_action::Action;
 
 /// A file op on its way.
@@ -23,7 +23,6 @@ impl FileActions {
     /// Acts on a file system; none is `scratch`.
     pub fn on(base: Option<Output>) -> Self {
         let mut draft = Draft::default();
-        draft.cap(caps::FILE_BASE);
         let base = draft.input_or_scratch(base);
         Self { draft, base, actions: Vec::new() }
     }
@@ -34,15 +33,6 @@ impl FileActions {
     }
 
     pub fn copy(&mut self, from: Option<Output>, copy: pb::FileActionCopy) {
-        if !copy.include_patterns.is_empty() || !copy.exclude_patterns.is_empty() {
-            self.draft.cap(caps::FILE_PATTERNS);
-        }
-        if !copy.required_paths.is_empty() {
-            self.draft.cap(caps::FILE_REQUIRED_PATHS);
-        }
-        if !copy.mode_str.is_empty() {
-            self.draft.cap(caps::FILE_MODE_STRING);
-        }
         let from = self.draft.input_or_scratch(from);
         self.actions.push((from, Action::Copy(copy)));
     }

@@ -1,7 +1,7 @@
 //! Merge and diff ops: layers put on each other, and what one has over another.
 
 use super::build::{Builder, Draft, Output};
-use super::{caps, pb};
+use super::pb;
 
 /// Puts file systems on top of each other. None when all are `scratch`; a lone one is itself.
 pub fn merge(builder: &mut Builder, layers: &[Option<Output>], describe: impl FnOnce(&mut Draft)) -> Option<Output> {
@@ -14,7 +14,6 @@ pub fn merge(builder: &mut Builder, layers: &[Option<Output>], describe: impl Fn
     let inputs = (0_i64..).zip(&layers).map(|(input, _)| pb::MergeInput { input }).collect();
     draft.inputs = layers;
     draft.op = Some(pb::op::Op::Merge(pb::MergeOp { inputs }));
-    draft.cap(caps::MERGE);
     describe(&mut draft);
     Some(builder.output(draft))
 }

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod file;
 pub mod graph;
 pub mod merge;
+pub mod needs;
 pub mod print;
 pub mod rewrite;
 pub mod source;

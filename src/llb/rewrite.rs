@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use prost::Message as _;
 
-use super::{Graph, Vertex, encode, pb};
+use super::{Graph, Vertex, encode, needs, pb};
 use crate::base::VertexDigest;
 
 /// Asks for each source what takes its place; none keeps it. `graph` is the decoded definition.
 pub fn sources(
     definition: &pb::Definition,
     graph: &Graph,
-    replace: impl Fn(&Vertex, &pb::SourceOp) -> Option<(pb::SourceOp, &'static str)>,
+    replace: impl Fn(&Vertex, &pb::SourceOp) -> Option<pb::SourceOp>,
 ) -> pb::Definition {
     let bytes: HashMap<VertexDigest, &Vec<u8>> =
         definition.def.iter().map(|bytes| (encode::digest(bytes), bytes)).collect();
@@ -22,11 +22,13 @@ pub fn sources(
         let mut meta = vertex.meta.clone();
         let mut changed = rename_inputs(&mut op, &renamed);
         if let Some(pb::op::Op::Source(source)) = &mut op.op
-            && let Some((other, cap)) = replace(vertex, source)
+            && let Some(other) = replace(vertex, source)
         {
             *source = other;
-            meta.caps.insert(cap.to_owned(), true);
             changed = true;
+        }
+        if changed {
+            meta.caps.extend(op.op.iter().flat_map(needs::of).map(|cap| (cap.to_owned(), true)));
         }
         let old = vertex.digest.to_string();
         let digest = if changed {
@@ -102,13 +104,12 @@ mod tests {
         theirs.sort();
         assert_eq!((ours, same.metadata), (theirs, definition.metadata.clone()));
 
-        let new = pb::SourceOp { identifier: "docker-image://new".to_owned(), ..Default::default() };
-        let rewritten =
-            sources(&definition, &graph, |_, op| op.identifier.ends_with("/old").then(|| (new.clone(), "source.new")));
+        let new = pb::SourceOp { identifier: "oci-layout://new".to_owned(), ..Default::default() };
+        let rewritten = sources(&definition, &graph, |_, op| op.identifier.ends_with("/old").then(|| new.clone()));
         let again = Graph::decode(&rewritten).unwrap();
         let names: Vec<String> = again.vertices().iter().map(Vertex::name).collect();
-        assert_eq!(names, ["docker-image://new", "mkdir /d", "docker-image://docker.io/library/other", "merge"]);
-        assert!(again.vertices()[0].meta.caps.contains_key("source.new"));
+        assert_eq!(names, ["oci-layout://new", "mkdir /d", "docker-image://docker.io/library/other", "merge"]);
+        assert!(again.vertices()[0].meta.caps.contains_key("source.ocilayout"));
         assert_eq!(again.vertices()[2].digest, graph.vertices()[2].digest);
         assert_ne!(again.head(), graph.head());
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::build::{Draft, platform_of};
-use super::{caps, pb};
+use super::pb;
 use crate::base::{Platform, Reference};
 
 fn source(identifier: String, attrs: BTreeMap<String, String>) -> Draft {
@@ -14,7 +14,6 @@ fn source(identifier: String, attrs: BTreeMap<String, String>) -> Draft {
 pub fn image(reference: &Reference, platform: &Platform) -> Draft {
     let mut draft = source(format!("docker-image://{reference}"), BTreeMap::new());
     draft.platform = Some(platform_of(platform));
-    draft.cap(caps::SOURCE_IMAGE);
     draft
 }
 
@@ -23,31 +22,24 @@ pub fn oci_layout(reference: &Reference, store: &str, platform: &Platform) -> Dr
     let attrs = BTreeMap::from([("oci.store".to_owned(), store.to_owned())]);
     let mut draft = source(format!("oci-layout://{reference}"), attrs);
     draft.platform = Some(platform_of(platform));
-    draft.cap(caps::SOURCE_OCI_LAYOUT);
     draft
 }
 
 /// A local directory. The lists are JSON, as the attributes want them; empty for none.
 pub fn local(name: &str, hint: &str, exclude: &str, follow: &str) -> Draft {
     let mut draft = source(format!("local://{name}"), BTreeMap::new());
-    let attributes = [
-        ("local.sharedkeyhint", hint, caps::SOURCE_LOCAL_HINT),
-        ("local.excludepatterns", exclude, caps::SOURCE_LOCAL_EXCLUDE),
-        ("local.followpaths", follow, caps::SOURCE_LOCAL_FOLLOW),
-    ];
-    for (name, value, cap) in attributes.into_iter().filter(|(_, value, _)| !value.is_empty()) {
-        attribute(&mut draft, name, value, cap);
+    let attributes = [("local.sharedkeyhint", hint), ("local.excludepatterns", exclude), ("local.followpaths", follow)];
+    for (name, value) in attributes.into_iter().filter(|(_, value)| !value.is_empty()) {
+        attribute(&mut draft, name, value);
     }
-    draft.cap(caps::SOURCE_LOCAL);
     draft
 }
 
-/// Sets an attribute of a source op, and the cap that goes with it.
-pub fn attribute(draft: &mut Draft, name: &str, value: &str, cap: &str) {
+/// Sets an attribute of a source op.
+pub fn attribute(draft: &mut Draft, name: &str, value: &str) {
     if let Some(pb::op::Op::Source(source)) = &mut draft.op {
         source.attrs.insert(name.to_owned(), value.to_owned());
     }
-    draft.cap(cap);
 }
 
 /// A commit of a git repository.
@@ -85,18 +77,17 @@ impl Git {
         let mut draft = source(id, attrs);
         let flag = |set: bool| if set { "true" } else { "" };
         let attributes = [
-            ("git.fullurl", self.remote.as_str(), caps::SOURCE_GIT_FULL_URL),
-            ("git.keepgitdir", flag(self.keep_git_dir), caps::SOURCE_GIT_KEEP_DIR),
-            ("git.mountsshsock", if self.ssh { "default" } else { "" }, caps::SOURCE_GIT_SSH_SOCK),
-            ("git.checksum", &self.checksum, caps::SOURCE_GIT_CHECKSUM),
-            ("git.skipsubmodules", flag(self.skip_submodules), caps::SOURCE_GIT_SKIP_SUBMODULES),
-            ("git.mtime", &self.mtime, caps::SOURCE_GIT_MTIME),
-            ("git.fetchbycommit", flag(self.fetch_by_commit), caps::SOURCE_GIT_FETCH_BY_COMMIT),
+            ("git.fullurl", self.remote.as_str()),
+            ("git.keepgitdir", flag(self.keep_git_dir)),
+            ("git.mountsshsock", if self.ssh { "default" } else { "" }),
+            ("git.checksum", &self.checksum),
+            ("git.skipsubmodules", flag(self.skip_submodules)),
+            ("git.mtime", &self.mtime),
+            ("git.fetchbycommit", flag(self.fetch_by_commit)),
         ];
-        for (name, value, cap) in attributes.into_iter().filter(|(_, value, _)| !value.is_empty()) {
-            attribute(&mut draft, name, value, cap);
+        for (name, value) in attributes.into_iter().filter(|(_, value)| !value.is_empty()) {
+            attribute(&mut draft, name, value);
         }
-        draft.cap(caps::SOURCE_GIT);
         draft
     }
 }
@@ -105,8 +96,7 @@ impl Git {
 pub fn http(url: &str, filename: &str, checksum: &str) -> Draft {
     let mut draft = source(url.to_owned(), BTreeMap::from([("http.filename".to_owned(), filename.to_owned())]));
     if !checksum.is_empty() {
-        attribute(&mut draft, "http.checksum", checksum, caps::SOURCE_HTTP_CHECKSUM);
+        attribute(&mut draft, "http.checksum", checksum);
     }
-    draft.cap(caps::SOURCE_HTTP);
     draft
 }

@@ -11,7 +11,7 @@ use crate::frontend::input::NamedContext;
 use crate::frontend::{git, go, ignore};
 use crate::image::config::ImageConfig;
 use crate::llb::build::{Draft, OpId};
-use crate::llb::{Output, caps, file, file::FileActions, pb, source};
+use crate::llb::{Output, file, file::FileActions, pb, source};
 
 /// The main build context.
 #[derive(Debug, Default)]
@@ -182,7 +182,7 @@ impl Planner<'_> {
             let paths = used.to_list();
             if !paths.is_empty() {
                 let paths = go::json_list(&paths);
-                source::attribute(self.builder.draft_mut(op), "local.followpaths", &paths, caps::SOURCE_LOCAL_FOLLOW);
+                source::attribute(self.builder.draft_mut(op), "local.followpaths", &paths);
             }
         };
         if let Some(op) = self.context.local {
