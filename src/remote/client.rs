@@ -1,16 +1,15 @@
 //! A connected engine: what it is, what it keeps, and giving that back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
 use tokio::runtime::Runtime;
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::grpc::Channel;
-use super::{Address, Error, Result, connect};
+use super::{Address, Error, Reach, Result, connect, status};
 use crate::base::{Cancel, cancel::Cancelled};
 
 /// How soon a cancelled request is noticed. The other side is told by the end of the call.
@@ -28,20 +27,57 @@ pub struct Client {
 pub struct Worker {
     pub id: String,
     pub platforms: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    /// Of BuildKit; none where it is from before 2023, which does not say.
+    pub version: Option<String>,
+    /// What it may keep, and for how long.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule by which an engine throws away what it keeps; 0 for no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub all: bool,
+    pub filters: Vec<String>,
+    pub keep: Duration,
+    pub reserved: u64,
+    pub free: u64,
+    pub most: u64,
 }
 
 /// Something that an engine keeps to build faster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     pub id: String,
+    pub parents: Vec<String>,
     pub description: String,
+    /// `regular`, `source.local`, `exec.cachemount`
+    pub kind: String,
     pub bytes: u64,
+    pub created: Option<SystemTime>,
+    pub last_used: Option<SystemTime>,
+    pub uses: u64,
     pub in_use: bool,
+    pub mutable: bool,
+    /// With others of this list.
+    pub shared: bool,
+}
+
+/// What a prune leaves; 0 for no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// What was used within this time.
+    pub within: Duration,
+    /// The newest things, up to so many bytes.
+    pub most: u64,
+    /// So many bytes in any case.
+    pub least: u64,
+    /// No more goes once so many bytes of the disk are free.
+    pub free: u64,
 }
 
 impl Client {
-    /// `tls` is a folder with the authority and our certificate; it counts for addresses of hosts.
-    pub fn connect(address: &Address, tls: Option<&Path>, cancel: &Cancel) -> Result<Self> {
+    pub fn connect(address: &Address, reach: &Reach, cancel: &Cancel) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("remote")
@@ -49,7 +85,7 @@ impl Client {
             .build()
             .map_err(|source| Error::Io { what: "start a thread".to_owned(), source })?;
         let opening = async {
-            let io = connect::connect(address, tls).await?;
+            let io = connect::connect(address, reach).await?;
             Channel::open(io)
                 .await
                 .map_err(|error| Error::Connect { address: address.clone(), source: std::io::Error::other(error) })
@@ -62,40 +98,42 @@ impl Client {
         &self.address
     }
 
-    pub fn workers(&self, cancel: &Cancel) -> Result<Vec<Worker>> {
-        let question = proto::ListWorkersRequest { filter: Vec::new() };
+    /// Those that pass one of the filters, which are containerd's; all where there is none.
+    pub fn workers(&self, filters: &[String], cancel: &Cancel) -> Result<Vec<Worker>> {
+        let question = Request::new(proto::ListWorkersRequest { filter: filters.to_vec() });
         let call = self.channel.unary("/moby.buildkit.v1.Control/ListWorkers", question);
         let answer: proto::ListWorkersResponse = self.wait("list the workers", cancel, call)?;
-        let platform =
-            |p: &crate::llb::pb::Platform| crate::base::Platform::new(&p.os, &p.architecture, &p.variant).to_string();
-        let worker = |record: proto::types::WorkerRecord| Worker {
-            id: record.id,
-            platforms: record.platforms.iter().map(platform).collect(),
-        };
         Ok(answer.record.into_iter().map(worker).collect())
     }
 
-    /// What the engine keeps, sorted by id.
-    pub fn disk_usage(&self, cancel: &Cancel) -> Result<Vec<Disk>> {
-        let call = self.channel.unary("/moby.buildkit.v1.Control/DiskUsage", proto::DiskUsageRequest::default());
+    /// What the engine keeps and passes one of the filters, sorted by id.
+    pub fn disk_usage(&self, filters: &[String], cancel: &Cancel) -> Result<Vec<Disk>> {
+        let question = Request::new(proto::DiskUsageRequest { filter: filters.to_vec(), ..Default::default() });
+        let call = self.channel.unary("/moby.buildkit.v1.Control/DiskUsage", question);
         let answer: proto::DiskUsageResponse = self.wait("ask what takes up space", cancel, call)?;
         let mut records: Vec<Disk> = answer.record.into_iter().map(disk).collect();
         records.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(records)
     }
 
-    /// Removes what no build uses; what was used within `keep` stays, and so does what fits into `bytes`. Returned is
+    /// Removes what no build uses, and passes one of the filters; `all` means what frontends left, too. Returned is
     /// what went.
-    pub fn prune(&self, all: bool, keep: Duration, bytes: u64, cancel: &Cancel) -> Result<Vec<Disk>> {
+    pub fn prune(&self, all: bool, keep: &Keep, filters: &[String], cancel: &Cancel) -> Result<Vec<Disk>> {
+        let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let question = proto::PruneRequest {
+            filter: filters.to_vec(),
             all,
-            keep_duration: i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX),
-            reserved_space: i64::try_from(bytes).unwrap_or(i64::MAX),
-            ..proto::PruneRequest::default()
+            keep_duration: i64::try_from(keep.within.as_nanos()).unwrap_or(i64::MAX),
+            // Engines of before 2025 have one limit, and it has this place.
+            reserved_space: number(if keep.least == 0 && keep.free == 0 { keep.most } else { keep.least }),
+            max_used_space: number(keep.most),
+            min_free_space: number(keep.free),
         };
         let call = async {
-            let mut answers =
-                self.channel.answers::<_, proto::UsageRecord>("/moby.buildkit.v1.Control/Prune", question).await?;
+            let mut answers = self
+                .channel
+                .answers::<_, proto::UsageRecord>("/moby.buildkit.v1.Control/Prune", Request::new(question))
+                .await?;
             let mut gone = Vec::new();
             while let Some(record) = answers.message().await? {
                 gone.push(disk(record));
@@ -121,13 +159,51 @@ impl Client {
     }
 }
 
+fn worker(record: proto::types::WorkerRecord) -> Worker {
+    let platform =
+        |p: &crate::llb::pb::Platform| crate::base::Platform::new(&p.os, &p.architecture, &p.variant).to_string();
+    Worker {
+        id: record.id,
+        platforms: record.platforms.iter().map(platform).collect(),
+        labels: record.labels.into_iter().collect(),
+        version: record.buildkit_version.map(|version| version.version).filter(|version| !version.is_empty()),
+        rules: record.gc_policy.into_iter().map(rule).collect(),
+    }
+}
+
+fn rule(policy: proto::types::GcPolicy) -> Rule {
+    Rule {
+        all: policy.all,
+        filters: policy.filters,
+        keep: Duration::from_nanos(positive(policy.keep_duration)),
+        reserved: positive(policy.reserved_space),
+        free: positive(policy.min_free_space),
+        most: positive(policy.max_used_space),
+    }
+}
+
 fn disk(record: proto::UsageRecord) -> Disk {
+    #[expect(deprecated, reason = "servers of before 2022 know one parent")]
+    let first = record.parent;
+    let parents = if record.parents.is_empty() { vec![first] } else { record.parents };
     Disk {
         id: record.id,
+        parents: parents.into_iter().filter(|parent| !parent.is_empty()).collect(),
         description: record.description,
-        bytes: u64::try_from(record.size).unwrap_or(0),
+        kind: record.record_type,
+        bytes: positive(record.size),
+        created: record.created_at.and_then(status::time),
+        last_used: record.last_used_at.and_then(status::time),
+        uses: positive(record.usage_count),
         in_use: record.in_use,
+        mutable: record.mutable,
+        shared: record.shared,
     }
+}
+
+/// 0 for a number that makes no sense.
+fn positive(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }
 
 /// The work's result, unless the request is cancelled first.

@@ -1,21 +1,18 @@
 //! Opens a stream that speaks HTTP/2 to an engine: a socket, TLS on it, or a Docker socket that was upgraded.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::{Address, Error, Result};
+use super::{Address, Error, Result, Tls};
 
-/// An engine that does not even accept within this time is away.
-const CONNECT_TIME: Duration = Duration::from_secs(20);
+/// An engine that does not even accept within this time is away, unless somebody says another.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A socket is asked whether the other side is still there once it was silent for this long: a step may be quiet for
 /// hours, and a machine that lost its power says nothing either.
@@ -28,16 +25,43 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-pub async fn connect(address: &Address, tls: Option<&Path>) -> Result<Box<dyn Io>> {
+/// How an engine is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// For engines at a host.
+    pub tls: Option<Tls>,
+    /// How long it may take to answer.
+    pub patience: Option<Duration>,
+    /// Tries again, within that time, while nobody listens.
+    pub wait: bool,
+}
+
+/// How soon an engine that was not there is looked for again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+pub async fn connect(address: &Address, reach: &Reach) -> Result<Box<dyn Io>> {
     let failed = |source| Error::Connect { address: address.clone(), source };
-    let opening = open(address, tls);
-    match tokio::time::timeout(CONNECT_TIME, opening).await {
+    let opening = async {
+        loop {
+            match open(address, reach.tls.as_ref()).await {
+                Err(Error::Connect { source, .. }) if reach.wait && is_absent(&source) => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                other => return other,
+            }
+        }
+    };
+    match tokio::time::timeout(reach.patience.unwrap_or(PATIENCE), opening).await {
         Ok(opened) => opened,
         Err(_) => Err(failed(io::Error::new(io::ErrorKind::TimedOut, "no answer"))),
     }
 }
 
-async fn open(address: &Address, tls: Option<&Path>) -> Result<Box<dyn Io>> {
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+async fn open(address: &Address, tls: Option<&Tls>) -> Result<Box<dyn Io>> {
     let failed = |source| Error::Connect { address: address.clone(), source };
     match address {
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
@@ -50,50 +74,13 @@ async fn open(address: &Address, tls: Option<&Path>) -> Result<Box<dyn Io>> {
             socket.set_nodelay(true).map_err(failed)?;
             rustix::net::sockopt::set_socket_keepalive(&socket, true).map_err(|error| failed(error.into()))?;
             rustix::net::sockopt::set_tcp_keepidle(&socket, SILENCE).map_err(|error| failed(error.into()))?;
-            let Some(dir) = tls else { return Ok(Box::new(socket)) };
-            let name = ServerName::try_from(host.clone())
+            let Some(tls) = tls else { return Ok(Box::new(socket)) };
+            let name = ServerName::try_from(tls.server_name.as_ref().unwrap_or(host).clone())
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            let connector = TlsConnector::from(Arc::new(trust(dir)?));
+            let connector = TlsConnector::from(Arc::new(tls.trust()?));
             Ok(Box::new(connector.connect(name, socket).await.map_err(failed)?))
         }
     }
-}
-
-/// A folder as `buildctl --tlsdir` has it: `ca.pem`, and `cert.pem` with `key.pem` where the engine wants to know its
-/// clients.
-fn trust(dir: &Path) -> Result<ClientConfig> {
-    let bad = |path: &Path, why: String| Error::Io {
-        what: path.display().to_string(),
-        source: io::Error::new(io::ErrorKind::InvalidData, why),
-    };
-    let read =
-        |path: &PathBuf| std::fs::read(path).map_err(|source| Error::Io { what: path.display().to_string(), source });
-    let certificates = |path: &PathBuf| {
-        CertificateDer::pem_slice_iter(&read(path)?)
-            .collect::<std::result::Result<Vec<_>, _>>()
-            .map_err(|error| bad(path, error.to_string()))
-    };
-    let authority = dir.join("ca.pem");
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&authority)? {
-        roots.add(certificate).map_err(|error| bad(&authority, error.to_string()))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad(dir, error.to_string()))?
-        .with_root_certificates(roots);
-    let (certificate, key) = (dir.join("cert.pem"), dir.join("key.pem"));
-    let mut config = if certificate.exists() || key.exists() {
-        let secret = PrivateKeyDer::from_pem_slice(&read(&key)?).map_err(|error| bad(&key, error.to_string()))?;
-        config
-            .with_client_auth_cert(certificates(&certificate)?, secret)
-            .map_err(|error| bad(&certificate, error.to_string()))?
-    } else {
-        config.with_no_client_auth()
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
 }
 
 /// Asks a Docker daemon to let its BuildKit speak on this connection.

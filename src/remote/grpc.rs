@@ -74,25 +74,25 @@ impl Channel {
         Ok(grpc)
     }
 
-    pub async fn unary<Q, A>(&self, path: &'static str, question: Q) -> Result<A, Status>
+    pub async fn unary<Q, A>(&self, path: &'static str, question: Request<Q>) -> Result<A, Status>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
         let path = PathAndQuery::from_static(path);
-        let answer = self.ready().await?.unary(Request::new(question), path, ProstCodec::<Q, A>::new()).await?;
+        let answer = self.ready().await?.unary(question, path, ProstCodec::<Q, A>::new()).await?;
         Ok(answer.into_inner())
     }
 
     /// One question, many answers.
-    pub async fn answers<Q, A>(&self, path: &'static str, question: Q) -> Result<Streaming<A>, Status>
+    pub async fn answers<Q, A>(&self, path: &'static str, question: Request<Q>) -> Result<Streaming<A>, Status>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
         let path = PathAndQuery::from_static(path);
         let codec = ProstCodec::<Q, A>::new();
-        Ok(self.ready().await?.server_streaming(Request::new(question), path, codec).await?.into_inner())
+        Ok(self.ready().await?.server_streaming(question, path, codec).await?.into_inner())
     }
 
     /// Messages both ways, until one side has no more.

@@ -13,12 +13,17 @@ mod grpc;
 mod session;
 mod solve;
 mod status;
+pub mod stores;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use address::{Address, InvalidAddress};
-pub use client::{Client, Disk, Worker};
-pub use solve::{Offered, Shared, Solve};
+pub use client::{Client, Disk, Keep, Rule, Worker};
+pub use connect::Reach;
+pub use solve::{CacheEntry, Caches, Shared, Solve, Work};
+pub use stores::{Store, Stores};
+pub use tls::Tls;
 
 use std::io;
 

@@ -1,9 +1,8 @@
 //! One build on a remote engine: the definition goes out with a session beside it, events come back, and what was
 //! built arrives as an archive.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +13,11 @@ use tonic::{Request, Status};
 
 use super::client::{Client, attributes, until};
 use super::session::Session;
+use super::stores::{self, Stores};
 use super::{Address, Result, docker, grpc, status};
 use crate::base::{Cancel, Digest, Progress, Secret};
-use crate::llb::{caps, pb};
+use crate::llb::pb;
 use crate::registry::Registry;
-use crate::store::BlobStore;
 
 /// What the session hands over when it is asked, and nothing beside it.
 pub struct Shared {
@@ -29,20 +28,15 @@ pub struct Shared {
     pub ssh: BTreeMap<String, PathBuf>,
     /// Whose credentials are told to an engine that asks for those of a registry.
     pub registry: Registry,
-    pub images: Offered,
-}
-
-/// Blobs of images that only this machine has.
-pub struct Offered {
-    pub blobs: Arc<dyn BlobStore>,
-    pub digests: BTreeSet<Digest>,
+    /// Blobs of images and caches.
+    pub stores: Stores,
 }
 
 /// What is to be built.
 pub struct Solve<'a> {
-    /// As it would be solved here, byte for byte.
-    pub definition: &'a pb::Definition,
+    pub work: Work<'a>,
     pub shared: Shared,
+    pub caches: Caches,
     /// Where the archive of what was built goes. Without it the build only fills the engine's cache.
     pub archive: Option<&'a Path>,
     /// What the caller lets steps do (`network.host`, `security.insecure`); the engine must allow it too.
@@ -51,8 +45,33 @@ pub struct Solve<'a> {
     pub cancel: &'a Cancel,
 }
 
+pub enum Work<'a> {
+    /// As it would be solved here, byte for byte.
+    Definition(&'a pb::Definition),
+    /// A frontend of the engine's, which makes the definition itself.
+    Frontend { name: &'a str, options: &'a BTreeMap<String, String> },
+}
+
+/// Caches that the engine reads and writes itself, or through the session's stores.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caches {
+    pub imports: Vec<CacheEntry>,
+    pub exports: Vec<CacheEntry>,
+}
+
+/// A cache in BuildKit's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// `registry`, `local`, `inline`
+    pub kind: &'static str,
+    pub attributes: BTreeMap<String, String>,
+}
+
 /// Where images without a registry are named: nothing under `.invalid` is anywhere else.
 const NOWHERE: &str = "dockless.invalid";
+
+/// The store of the images that are offered. A frontend takes the name of an image in a layout for that of its store.
+const SENT: &str = "dockless.invalid/sent";
 
 /// The last events of a build that is over arrive within this.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -61,7 +80,8 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 const SESSION_BUFFER: usize = 1 << 20;
 
 impl Client {
-    pub fn solve(&self, solve: Solve<'_>) -> Result<()> {
+    /// Builds; returned is what the engine's exporters say.
+    pub fn solve(&self, solve: Solve<'_>) -> Result<HashMap<String, String>> {
         let id = unique();
         let (progress, cancel) = (solve.progress, solve.cancel);
         match (&self.address, solve.archive) {
@@ -69,14 +89,16 @@ impl Client {
                 let name = format!("{NOWHERE}/built:{id}");
                 let exporter = Some(("moby", attributes([("name", name.clone())])));
                 let built = self.runtime.block_on(until(cancel, self.run(&id, solve, exporter, None)));
-                let fetched = built.and_then(|()| {
+                let fetched = built.and_then(|said| {
                     progress.step("exporting from the Docker daemon", |_| {
                         self.runtime.block_on(until(cancel, docker::save(&self.address, socket, &name, archive)))
-                    })
+                    })?;
+                    Ok(said)
                 });
                 // The daemon keeps the layers for its next build; the name was only for us.
                 let gone = self.runtime.block_on(docker::untag(&self.address, socket, &name));
-                fetched.and(gone)
+                let said = fetched?;
+                gone.map(|()| said)
             }
             (address, Some(archive)) => {
                 // A socket is fast and a wire is not.
@@ -98,22 +120,22 @@ impl Client {
         manifest: &Digest,
         cancel: &Cancel,
         archive: impl FnOnce(&str) -> anyhow::Result<tempfile::NamedTempFile>,
-    ) -> anyhow::Result<(pb::SourceOp, &'static str)> {
+    ) -> anyhow::Result<pb::SourceOp> {
         let source = |identifier, key: &str, value: &str| pb::SourceOp {
             identifier,
             attrs: BTreeMap::from([(key.to_owned(), value.to_owned())]),
         };
         let Address::Docker(socket) = &self.address else {
-            let identifier = format!("oci-layout://{NOWHERE}/sent@{manifest}");
-            return Ok((source(identifier, "oci.store", "dockless"), caps::SOURCE_OCI_LAYOUT));
+            let identifier = format!("oci-layout://{SENT}@{manifest}");
+            return Ok(source(identifier, "oci.store", SENT));
         };
-        let name = format!("{NOWHERE}/sent:{}", manifest.hex());
+        let name = format!("{SENT}:{}", manifest.hex());
         if !self.runtime.block_on(until(cancel, docker::has(&self.address, socket, &name)))? {
             let archive = archive(&name)?;
             self.runtime.block_on(until(cancel, docker::load(&self.address, socket, archive.path())))?;
         }
         let identifier = format!("docker-image://{name}");
-        Ok((source(identifier, "image.resolvemode", "local"), caps::SOURCE_IMAGE_RESOLVE_MODE))
+        Ok(source(identifier, "image.resolvemode", "local"))
     }
 
     async fn run(
@@ -122,7 +144,7 @@ impl Client {
         solve: Solve<'_>,
         exporter: Option<(&str, HashMap<String, String>)>,
         receive: Option<PathBuf>,
-    ) -> Result<()> {
+    ) -> Result<HashMap<String, String>> {
         let expected = receive.is_some();
         let session = Session::new(solve.shared, receive);
         let keeper = session.clone();
@@ -145,9 +167,16 @@ impl Client {
             "" => Vec::new(),
             kind => vec![proto::Exporter { r#type: kind.to_owned(), attrs: attrs.clone() }],
         };
+        let (definition, frontend, options) = match solve.work {
+            Work::Definition(definition) => (Some(definition.clone()), "", HashMap::new()),
+            Work::Frontend { name, options } => (None, name, options.clone().into_iter().collect()),
+        };
         let question = proto::SolveRequest {
             r#ref: id.to_owned(),
-            definition: Some(solve.definition.clone()),
+            definition,
+            frontend: frontend.to_owned(),
+            frontend_attrs: options,
+            cache: Some(solve.caches.into()),
             session: id.to_owned(),
             // Servers of before 2024 read these two and would build with no output at all.
             exporter_deprecated: kind.to_owned(),
@@ -156,7 +185,8 @@ impl Client {
             entitlements: solve.entitlements,
             ..proto::SolveRequest::default()
         };
-        let solving = self.channel.unary::<_, proto::SolveResponse>("/moby.buildkit.v1.Control/Solve", question);
+        let solving =
+            self.channel.unary::<_, proto::SolveResponse>("/moby.buildkit.v1.Control/Solve", Request::new(question));
         let watching = self.watch(id, solve.progress);
         tokio::pin!(solving, watching);
         let mut watched = false;
@@ -170,17 +200,22 @@ impl Client {
             tracing::debug!("the last events of the build did not come");
         }
         drop((carrying, serving));
-        solved.map_err(|status| self.failed("build", status))?;
+        let solved = solved.map_err(|status| self.failed("build", status))?;
         if expected && !keeper.received() {
             let status = Status::data_loss("the build was done, and its image did not arrive");
             return Err(self.failed("build", status));
         }
-        Ok(())
+        Ok(solved.exporter_response)
+    }
+
+    /// The id under which the session serves the blobs of images that are offered.
+    pub fn offers() -> String {
+        stores::layout(SENT)
     }
 
     /// Passes the build's events on until it is over.
     async fn watch(&self, id: &str, progress: &Progress) {
-        let question = proto::StatusRequest { r#ref: id.to_owned() };
+        let question = Request::new(proto::StatusRequest { r#ref: id.to_owned() });
         let call = self.channel.answers::<_, proto::StatusResponse>("/moby.buildkit.v1.Control/Status", question);
         let mut events = match call.await {
             Ok(events) => events,
@@ -194,6 +229,19 @@ impl Client {
                 Err(error) => return tracing::debug!(%error, "events of the build ended"),
             }
         }
+    }
+}
+
+impl From<Caches> for proto::CacheOptions {
+    fn from(caches: Caches) -> Self {
+        let entries = |entries: Vec<CacheEntry>| {
+            let entry = |entry: CacheEntry| proto::CacheOptionsEntry {
+                r#type: entry.kind.to_owned(),
+                attrs: entry.attributes.into_iter().collect(),
+            };
+            entries.into_iter().map(entry).collect()
+        };
+        Self { exports: entries(caches.exports), imports: entries(caches.imports), ..Self::default() }
     }
 }
 

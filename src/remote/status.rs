@@ -49,7 +49,7 @@ fn status(status: proto::VertexStatus) -> Option<Status> {
 }
 
 /// None for what no clock shows.
-fn time(stamp: Timestamp) -> Option<SystemTime> {
+pub fn time(stamp: Timestamp) -> Option<SystemTime> {
     let since = std::time::Duration::new(u64::try_from(stamp.seconds).ok()?, u32::try_from(stamp.nanos).ok()?);
     SystemTime::UNIX_EPOCH.checked_add(since)
 }

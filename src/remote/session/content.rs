@@ -1,5 +1,4 @@
-//! Hands out the blobs of images that only this machine has, as containerd's content service would. An engine takes
-//! those that it lacks.
+//! Hands out blobs of images and caches, as containerd's content service would. An engine takes those that it lacks.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -7,9 +6,8 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Status};
 
-use crate::base::Digest;
 use crate::remote::grpc::{CHUNK, Outgoing, outgoing};
-use crate::remote::solve::Offered;
+use crate::remote::stores::Stores;
 
 // The few messages of containerd's `services/content/v1` that a reader needs.
 
@@ -52,21 +50,23 @@ pub struct ReadContentResponse {
     pub data: Vec<u8>,
 }
 
-pub fn info(offered: &Offered, request: Request<InfoRequest>) -> Result<InfoResponse, Status> {
-    let digest = offered_digest(offered, &request.into_inner().digest)?;
-    let size = offered.blobs.size(&digest).map_err(|error| Status::internal(error.to_string()))?;
+pub fn info(stores: &Stores, request: Request<InfoRequest>) -> Result<InfoResponse, Status> {
+    let store = stores.chosen(request.metadata())?;
+    let digest = store.offered(&request.into_inner().digest)?;
+    let size = store.blobs.size(&digest).map_err(|error| Status::internal(error.to_string()))?;
     let size = size.ok_or_else(|| Status::not_found(format!("{digest} is not in the store")))?;
     let size = i64::try_from(size).unwrap_or(i64::MAX);
     Ok(InfoResponse { info: Some(Info { digest: digest.to_string(), size }) })
 }
 
-pub fn read(offered: &Offered, request: Request<ReadContentRequest>) -> Result<Outgoing<ReadContentResponse>, Status> {
+pub fn read(stores: &Stores, request: Request<ReadContentRequest>) -> Result<Outgoing<ReadContentResponse>, Status> {
+    let store = stores.chosen(request.metadata())?;
     let asked = request.into_inner();
-    let digest = offered_digest(offered, &asked.digest)?;
+    let digest = store.offered(&asked.digest)?;
     let (Ok(start), Ok(size)) = (u64::try_from(asked.offset), u64::try_from(asked.size)) else {
         return Err(Status::out_of_range("an offset and a size are never negative"));
     };
-    let blobs = Arc::clone(&offered.blobs);
+    let blobs = Arc::clone(&store.blobs);
     let (sender, answers) = outgoing();
     tokio::task::spawn_blocking(move || {
         let work = || -> anyhow::Result<()> {
@@ -92,12 +92,4 @@ pub fn read(offered: &Offered, request: Request<ReadContentRequest>) -> Result<O
         }
     });
     Ok(answers)
-}
-
-fn offered_digest(offered: &Offered, text: &str) -> Result<Digest, Status> {
-    let digest: Digest = text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} is no digest")))?;
-    match offered.digests.contains(&digest) {
-        true => Ok(digest),
-        false => Err(Status::not_found(format!("{digest} is not of this build"))),
-    }
 }

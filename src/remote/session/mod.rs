@@ -6,6 +6,7 @@ pub mod content;
 mod credentials;
 mod files;
 mod receive;
+pub mod upload;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ const SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 const CHECK_AGENT: &str = "/moby.sshforward.v1.SSH/CheckAgent";
 const CONTENT_INFO: &str = "/containerd.services.content.v1.Content/Info";
 const CONTENT_READ: &str = "/containerd.services.content.v1.Content/Read";
+const CONTENT_WRITE: &str = "/containerd.services.content.v1.Content/Write";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 
 /// One build's session. Cheap to clone.
@@ -48,8 +50,18 @@ enum Receive {
 }
 
 impl Session {
-    pub const METHODS: &[&str] =
-        &[HEALTH, FILES, RECEIVE, CREDENTIALS, SECRET, CHECK_AGENT, FORWARD_AGENT, CONTENT_INFO, CONTENT_READ];
+    pub const METHODS: &[&str] = &[
+        HEALTH,
+        FILES,
+        RECEIVE,
+        CREDENTIALS,
+        SECRET,
+        CHECK_AGENT,
+        FORWARD_AGENT,
+        CONTENT_INFO,
+        CONTENT_READ,
+        CONTENT_WRITE,
+    ];
 
     pub fn new(shared: Shared, receive: Option<PathBuf>) -> Self {
         let receive = Mutex::new(receive.map_or(Receive::Unwanted, Receive::Expected));
@@ -90,8 +102,9 @@ impl Session {
             SECRET => one(call, |request| async { self.secret(request) }).await,
             CHECK_AGENT => one(call, |request| async { agent::check(&shared.ssh, request) }).await,
             FORWARD_AGENT => many(call, |request| agent::forward(&shared.ssh, request)).await,
-            CONTENT_INFO => one(call, |request| async { content::info(&shared.images, request) }).await,
-            CONTENT_READ => answers(call, |request| async { content::read(&shared.images, request) }).await,
+            CONTENT_INFO => one(call, |request| async { content::info(&shared.stores, request) }).await,
+            CONTENT_READ => answers(call, |request| async { content::read(&shared.stores, request) }).await,
+            CONTENT_WRITE => many(call, |request| async { upload::write(&shared.stores, request) }).await,
             path => {
                 tracing::debug!(path, "the engine asked for what is not offered");
                 refuse(Status::unimplemented(format!("{path} is not offered")))

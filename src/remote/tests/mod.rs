@@ -1,12 +1,14 @@
 //! What an engine may do to us, and what it may not, told by a peer that tries.
 
+mod hostile;
 mod peer;
+mod stores;
 mod tls;
+mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
@@ -20,12 +22,10 @@ use tokio::sync::mpsc;
 use tonic::{Code, Request, Status};
 
 use super::grpc::Channel;
-use super::session::content;
-use super::{Client, Error, Offered, Shared, Solve};
+use super::{Address, Caches, Client, Error, Reach, Shared, Solve, Stores, Work};
 use crate::base::{Cancel, Env, Progress, Secret};
 use crate::llb::pb;
 use crate::registry::{Credential, Registry, Settings};
-use crate::store::{MemoryBlobs, write_document};
 use peer::Peer;
 
 const FILES: &str = "/moby.filesync.v1.FileSync/DiffCopy";
@@ -40,22 +40,41 @@ fn shared() -> Shared {
         secrets: BTreeMap::from([("known".to_owned(), Secret::from("value"))]),
         ssh: BTreeMap::new(),
         registry: Registry::new(&Env::default(), settings).unwrap(),
-        images: Offered { blobs: Arc::new(MemoryBlobs::new()), digests: BTreeSet::new() },
+        stores: Stores::default(),
     }
 }
 
+/// With a context that has one of everything, beside a file that nobody may see.
+fn sharing(peer: &Peer) -> Shared {
+    let dir = peer.path("context");
+    fs::create_dir_all(dir.join("sub")).unwrap();
+    fs::write(dir.join("a"), "1").unwrap();
+    fs::write(dir.join("sub/b"), "22").unwrap();
+    fs::write(dir.join("sub-c"), "").unwrap();
+    fs::hard_link(dir.join("a"), dir.join("sub/linked")).unwrap();
+    std::os::unix::fs::symlink("../../outside", dir.join("out")).unwrap();
+    fs::write(peer.path("outside"), "secret").unwrap();
+    Shared { locals: BTreeMap::from([("context".to_owned(), dir)]), ..shared() }
+}
+
+fn connect(address: &Address, cancel: &Cancel) -> Result<Client, Error> {
+    Client::connect(address, &Reach::default(), cancel)
+}
+
 fn solve(peer: &Peer, shared: Shared, archive: Option<&Path>, cancel: &Cancel) -> Result<(), Error> {
-    let client = Client::connect(&peer.address, None, cancel)?;
+    let client = connect(&peer.address, cancel)?;
     let definition = pb::Definition::default();
     let progress = Progress::none();
     client.solve(Solve {
-        definition: &definition,
+        work: Work::Definition(&definition),
         shared,
+        caches: Caches::default(),
         archive,
         entitlements: Vec::new(),
         progress: &progress,
         cancel,
-    })
+    })?;
+    Ok(())
 }
 
 /// Fails the build with what is wrong.
@@ -107,15 +126,6 @@ async fn receive(
     Err(Status::aborted("it ended early"))
 }
 
-fn context(dir: &Path) {
-    fs::create_dir_all(dir.join("sub")).unwrap();
-    fs::write(dir.join("a"), "1").unwrap();
-    fs::write(dir.join("sub/b"), "22").unwrap();
-    fs::write(dir.join("sub-c"), "").unwrap();
-    fs::hard_link(dir.join("a"), dir.join("sub/linked")).unwrap();
-    std::os::unix::fs::symlink("../../outside", dir.join("out")).unwrap();
-}
-
 #[test]
 fn a_folder_is_sent_in_order_and_only_what_is_asked_for() {
     let peer = Peer::solving(|session| async move {
@@ -137,12 +147,7 @@ fn a_folder_is_sent_in_order_and_only_what_is_asked_for() {
             receive(&session, &[("dir-name", "context"), ("followpaths", "sub/b")], |_| Vec::new()).await?;
         must(stats.len() == 2 && stats[1].path == "sub/b", &stats)
     });
-    let dir = peer.path("context");
-    context(&dir);
-    fs::write(peer.path("outside"), "secret").unwrap();
-    let mut shared = shared();
-    shared.locals.insert("context".to_owned(), dir);
-    solve(&peer, shared, None, &Cancel::new()).unwrap();
+    solve(&peer, sharing(&peer), None, &Cancel::new()).unwrap();
 }
 
 #[test]
@@ -163,69 +168,38 @@ fn what_was_not_shared_is_refused() {
             receive(&session, &[("dir-name", "context"), ("followpaths", "../outside")], |_| Vec::new()).await?;
         must(stats.iter().all(|stat| !stat.path.contains("outside")), &stats)
     });
-    let dir = peer.path("context");
-    context(&dir);
-    fs::write(peer.path("outside"), "secret").unwrap();
-    let mut shared = shared();
-    shared.locals.insert("context".to_owned(), dir);
-    solve(&peer, shared, None, &Cancel::new()).unwrap();
+    solve(&peer, sharing(&peer), None, &Cancel::new()).unwrap();
 }
 
 #[test]
-fn secrets_credentials_and_blobs_are_those_of_the_build() {
-    let blobs = MemoryBlobs::new();
-    let offered = write_document(&blobs, b"0123456789").unwrap();
-    let other = write_document(&blobs, b"other").unwrap();
+fn secrets_and_credentials_are_those_of_the_build() {
     let peer = Peer::solving(move |session| async move {
         let secret = |id: &str| {
             let question = GetSecretRequest { id: id.to_owned(), ..Default::default() };
-            session.unary::<_, GetSecretResponse>("/moby.buildkit.secrets.v1.Secrets/GetSecret", question)
+            session.unary::<_, GetSecretResponse>("/moby.buildkit.secrets.v1.Secrets/GetSecret", Request::new(question))
         };
         must(secret("known").await?.data == b"value", "the secret")?;
         must(secret("unknown").await.is_err_and(|status| status.code() == Code::NotFound), "an unknown secret")?;
 
         let credential = |host: &str| {
             let question = CredentialsRequest { host: host.to_owned() };
-            session.unary::<_, CredentialsResponse>("/moby.filesync.v1.Auth/Credentials", question)
+            session.unary::<_, CredentialsResponse>("/moby.filesync.v1.Auth/Credentials", Request::new(question))
         };
         let known = credential("r.example").await?;
         must((known.username.as_str(), known.secret.as_str()) == ("me", "pass"), "the credential")?;
         must(credential("s.example").await? == CredentialsResponse::default(), "no credential")?;
 
-        let agent = CheckAgentRequest { id: String::new() };
+        let agent = Request::new(CheckAgentRequest { id: String::new() });
         let checked = session.unary::<_, CheckAgentResponse>("/moby.sshforward.v1.SSH/CheckAgent", agent).await;
         must(checked.is_err_and(|status| status.message() == "no ssh agent default was given"), "an agent")?;
 
-        let health = HealthCheckRequest::default();
-        session.unary::<_, HealthCheckResponse>("/grpc.health.v1.Health/Check", health.clone()).await?;
-        let none = session.unary::<_, HealthCheckResponse>("/moby.upload.v1.Upload/Pull", health).await;
+        let health = || Request::new(HealthCheckRequest::default());
+        session.unary::<_, HealthCheckResponse>("/grpc.health.v1.Health/Check", health()).await?;
+        let none = session.unary::<_, HealthCheckResponse>("/moby.upload.v1.Upload/Pull", health()).await;
         must(none.is_err_and(|status| status.code() == Code::Unimplemented), "a method that is not there")?;
-
-        let path = "/containerd.services.content.v1.Content/Info";
-        let question = content::InfoRequest { digest: offered.to_string() };
-        let info: content::InfoResponse = session.unary(path, question).await?;
-        must(info.info.as_ref().is_some_and(|info| info.size == 10), &info)?;
-        let path = "/containerd.services.content.v1.Content/Read";
-        for (offset, size, expected) in [(0, 0, "0123456789"), (3, 4, "3456"), (8, 100, "89"), (20, 0, "")] {
-            let question = content::ReadContentRequest { digest: offered.to_string(), offset, size };
-            let mut answers = session.answers::<_, content::ReadContentResponse>(path, question).await?;
-            let mut read = Vec::new();
-            while let Some(answer) = answers.message().await? {
-                must(answer.offset == offset + read.len() as i64, &answer)?;
-                read.extend(answer.data);
-            }
-            must(read == expected.as_bytes(), &read)?;
-        }
-        for digest in [other.to_string(), "sha256:../../etc/passwd".to_owned()] {
-            let question = content::ReadContentRequest { digest: digest.clone(), offset: 0, size: 0 };
-            let read = session.answers::<_, content::ReadContentResponse>(path, question).await;
-            must(read.is_err(), digest)?;
-        }
         Ok(())
     });
-    let mut shared = shared();
-    shared.images = Offered { blobs: Arc::new(blobs), digests: BTreeSet::from([offered]) };
-    solve(&peer, shared, None, &Cancel::new()).unwrap();
+    solve(&peer, shared(), None, &Cancel::new()).unwrap();
 }
 
 async fn send_archive(session: &Channel, bytes: &[u8]) -> Result<(), Status> {
@@ -306,8 +280,8 @@ fn a_cancelled_build_ends() {
 #[test]
 fn what_is_no_engine_is_told_apart() {
     let nobody = tempfile::tempdir().unwrap();
-    let address = super::Address::Unix(nobody.path().join("socket"));
-    let error = Client::connect(&address, None, &Cancel::new()).err().unwrap().to_string();
+    let address = Address::Unix(nobody.path().join("socket"));
+    let error = connect(&address, &Cancel::new()).err().unwrap().to_string();
     assert!(error.starts_with(&format!("reach the engine at {address}: No such file")), "{error}");
 
     let other = Peer::listening(|mut socket| async move {
@@ -327,7 +301,7 @@ fn what_is_no_engine_is_told_apart() {
             let _ = tokio::io::AsyncReadExt::read(&mut socket, &mut question).await;
             let _ = socket.write_all(answer).await;
         });
-        let error = Client::connect(&docker.docker(), None, &Cancel::new()).err().unwrap().to_string();
+        let error = connect(&docker.docker(), &Cancel::new()).err().unwrap().to_string();
         assert!(error.ends_with(&format!("does not speak BuildKit's protocol: {told}")), "{error}");
     }
 }
@@ -335,9 +309,9 @@ fn what_is_no_engine_is_told_apart() {
 #[test]
 fn workers_are_listed() {
     let peer = Peer::solving(|_| async { Ok(()) });
-    let client = Client::connect(&peer.address, None, &Cancel::new()).unwrap();
-    let workers = client.workers(&Cancel::new()).unwrap();
+    let client = connect(&peer.address, &Cancel::new()).unwrap();
+    let workers = client.workers(&[], &Cancel::new()).unwrap();
     assert_eq!(workers.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["w1"]);
-    let error = client.disk_usage(&Cancel::new()).unwrap_err().to_string();
+    let error = client.disk_usage(&[], &Cancel::new()).unwrap_err().to_string();
     assert!(error.starts_with("ask what takes up space at unix://"), "{error}");
 }

@@ -1,9 +1,10 @@
 //! A peer of our own that speaks BuildKit's protocol, as well or as badly as a test wants.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
 use futures_util::FutureExt as _;
@@ -21,6 +22,8 @@ pub type Deed = dyn Fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status
 pub struct Peer {
     pub address: Address,
     pub dead: Arc<Notify>,
+    /// What was to be built.
+    pub asked: Arc<Mutex<Vec<proto::SolveRequest>>>,
     // Its tasks end before the folder of its socket goes.
     _runtime: Runtime,
     pub dir: tempfile::TempDir,
@@ -35,19 +38,21 @@ impl Peer {
         let deed: Arc<Deed> = Arc::new(move |session| deed(session).boxed());
         let dead = Arc::new(Notify::new());
         let told = dead.clone();
+        let asked: Arc<Mutex<Vec<proto::SolveRequest>>> = Arc::default();
+        let heard = asked.clone();
         let mut peer = Self::listening(move |socket| {
-            let (deed, told) = (deed.clone(), told.clone());
+            let (deed, told, heard) = (deed.clone(), told.clone(), heard.clone());
             async move {
                 // One build a connection.
                 let (opened, session) = watch::channel(None);
                 let opened = Arc::new(opened);
                 let serving = grpc::serve(socket, move |call| {
-                    control(call, deed.clone(), opened.clone(), session.clone()).boxed()
+                    control(call, deed.clone(), heard.clone(), opened.clone(), session.clone()).boxed()
                 });
                 tokio::select! { _ = serving => {}, () = told.notified() => {} }
             }
         });
-        peer.dead = dead;
+        (peer.dead, peer.asked) = (dead, asked);
         peer
     }
 
@@ -68,7 +73,7 @@ impl Peer {
                 tokio::spawn(connected(socket));
             }
         });
-        Self { address: Address::Unix(path), dead: Arc::default(), _runtime: runtime, dir }
+        Self { address: Address::Unix(path), dead: Arc::default(), asked: Arc::default(), _runtime: runtime, dir }
     }
 
     /// The socket, as a Docker daemon's.
@@ -87,6 +92,7 @@ impl Peer {
 async fn control(
     call: http::Request<hyper::body::Incoming>,
     deed: Arc<Deed>,
+    asked: Arc<Mutex<Vec<proto::SolveRequest>>>,
     opened: Arc<watch::Sender<Option<Channel>>>,
     mut session: watch::Receiver<Option<Channel>>,
 ) -> http::Response<tonic::body::Body> {
@@ -114,10 +120,13 @@ async fn control(
             .await
         }
         "/moby.buildkit.v1.Control/Solve" => {
-            grpc::one(call, |_: Request<proto::SolveRequest>| async move {
+            grpc::one(call, |request: Request<proto::SolveRequest>| async move {
+                asked.lock().unwrap().push(request.into_inner());
                 let found = session.wait_for(Option::is_some).await.map(|found| found.clone());
                 let session = found.ok().flatten().ok_or_else(|| Status::internal("there is no session"))?;
-                deed(session).await.map(|()| proto::SolveResponse::default())
+                deed(session).await?;
+                let exporter_response = HashMap::from([("said".to_owned(), "so".to_owned())]);
+                Ok(proto::SolveResponse { exporter_response })
             })
             .await
         }

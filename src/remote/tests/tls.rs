@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Request;
 
 use crate::base::Cancel;
-use crate::remote::{Address, Client, grpc};
+use crate::remote::{Address, Client, Reach, Tls, grpc};
 
 fn openssl(dir: &Path, words: &str) {
     let output = Command::new("openssl").args(words.split(' ')).current_dir(dir).output().unwrap();
@@ -81,7 +81,8 @@ fn both_sides_show_a_certificate() {
     let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
     let workers = |tls: &Path| {
         let cancel = Cancel::new();
-        Client::connect(&address, Some(tls), &cancel)?.workers(&cancel)
+        let reach = Reach { tls: Some(Tls::of_folder(tls)), ..Reach::default() };
+        Client::connect(&address, &reach, &cancel)?.workers(&[], &cancel)
     };
     let folder = |names: &[(&str, &str)]| {
         let folder = tempfile::tempdir_in(dir.path()).unwrap();
