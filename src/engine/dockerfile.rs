@@ -26,7 +26,14 @@ pub struct Prepared {
     /// All that are built for, each once; none where nobody asked for one.
     pub platforms: Vec<Platform>,
     pub locals: BTreeMap<String, PathBuf>,
-    _tmp: Vec<tempfile::TempDir>,
+    tmp: Vec<tempfile::TempDir>,
+}
+
+impl Prepared {
+    /// Lets a directory live as long.
+    pub fn keep(&mut self, dir: tempfile::TempDir) {
+        self.tmp.push(dir);
+    }
 }
 
 /// The source that COPY and ADD read, by the frontend's name for it.
@@ -120,7 +127,7 @@ pub fn prepare(
     let limit = |value: u64| i64::try_from(value).unwrap_or(-1);
     input.ulimits = plan.ulimits.iter().map(|(name, soft, hard)| (name.clone(), limit(*soft), limit(*hard))).collect();
     input.shm_size = plan.shm_size;
-    Ok(Prepared { input, platforms, locals, _tmp: tmp })
+    Ok(Prepared { input, platforms, locals, tmp })
 }
 
 /// The time of the newest file that an archive held.

@@ -25,9 +25,17 @@ pub struct Built<'a> {
     pub base: Option<ImageConfig>,
     pub epoch: Epoch,
     /// What its image is to carry of the step cache.
-    pub inline: Option<Arc<StepCache>>,
+    pub inline: Option<Inline>,
     pub progress: &'a Progress,
     pub cancel: &'a Cancel,
+}
+
+/// A cache inside of an image's config.
+pub enum Inline {
+    /// Of the steps that were met here.
+    Of(Arc<StepCache>),
+    /// As an engine elsewhere made it: it speaks of layers by their places, which stay the same.
+    Made(serde_json::Value),
 }
 
 /// What an export left in the store.
@@ -151,8 +159,12 @@ impl Built<'_> {
         };
         // A base image's own is of no use to readers of this one.
         config.extra.remove(INLINE);
-        if let Some(cache) = &self.inline {
-            config.extra.insert(INLINE.to_owned(), cache.inline(&snapshot, &layers)?.into());
+        match &self.inline {
+            Some(Inline::Of(steps)) => {
+                config.extra.insert(INLINE.to_owned(), steps.inline(&snapshot, &layers)?.into());
+            }
+            Some(Inline::Made(cache)) => drop(config.extra.insert(INLINE.to_owned(), cache.clone())),
+            None => {}
         }
         let blobs = self.state.blobs()?;
         export::image(layers, &config, self.base.as_ref(), options, &self.epoch, blobs.as_ref())

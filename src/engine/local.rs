@@ -1,16 +1,18 @@
 //! Builds in this process: Dockerfile to definition to graph to snapshots to exports.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 
 use super::dockerfile::Prepared;
-use super::exports::Built;
+use super::exports::{Built, Inline};
+use super::foreign::{self, FrontendPlan, Reader};
 use super::platforms::{Family, OnePlatform};
 use super::resolve::Resolver;
-use super::shared::{SharedCaches, StepCache};
-use super::{BuiltImage, DockerfilePlan, Engine, Plan, SolveOutcome, SolveRequest, State, dockerfile, failure};
-use crate::base::Epoch;
+use super::shared::{CachePlace, CacheTarget, SharedCaches, StepCache};
+use super::{BuiltImage, DockerfilePlan, Engine, Given, Plan, SolveOutcome, SolveRequest, State, dockerfile, failure};
+use crate::base::{Epoch, Platform};
 use crate::frontend::{self, Answer, Question};
 use crate::image::ImageConfig;
 use crate::llb::{self, pb};
@@ -25,20 +27,46 @@ pub struct LocalEngine {
 
 /// What is to be solved, whoever made it.
 pub(super) struct Job {
-    pub definition: pb::Definition,
+    pub work: Work,
+    /// Planned here.
     pub config: Option<ImageConfig>,
     base: Option<ImageConfig>,
     epoch: Epoch,
+}
+
+pub(super) enum Work {
+    Definition(pb::Definition),
+    /// A frontend of the engine's makes the definition, and the config with it.
+    Frontend {
+        name: String,
+        options: BTreeMap<String, String>,
+    },
 }
 
 /// What came of a job.
 pub(super) struct Solved {
     pub result: Ref,
     pub config: Option<ImageConfig>,
+    pub inline: Option<Inline>,
 }
 
-/// Solves a job, in this process or elsewhere.
-pub(super) type Solve<'a> = dyn Fn(&Arc<Request>, Job, &Arc<StepCache>) -> anyhow::Result<Solved> + 'a;
+/// Where the jobs of a build are solved.
+pub(super) trait Site {
+    /// Whether frontends beside ours are there.
+    fn has_frontends(&self) -> bool;
+
+    /// Of the caches that are asked for, those that are read and written by this process.
+    fn caches(&self, asked: &SharedCaches) -> SharedCaches;
+
+    /// `caches` are those that were asked for, `steps` what this process knows of its own.
+    fn solve(
+        &self,
+        resources: &Arc<Request>,
+        job: Job,
+        caches: &SharedCaches,
+        steps: &Arc<StepCache>,
+    ) -> anyhow::Result<Solved>;
+}
 
 impl LocalEngine {
     pub fn new(state: Arc<State>) -> Self {
@@ -71,20 +99,19 @@ impl LocalEngine {
         resources.tree(&result)
     }
 
-    /// The road that every build takes: what is asked for is read and planned, its definitions are solved, and exports
+    /// The road that every build takes: what is asked for is read and planned, its jobs are solved, and exports
     /// are made of the results.
-    pub(super) fn build(&self, request: &SolveRequest, solve: &Solve<'_>) -> anyhow::Result<SolveOutcome> {
+    pub(super) fn build(&self, request: &SolveRequest, site: &dyn Site) -> anyhow::Result<SolveOutcome> {
         // While it is held nobody collects blobs that have no name yet.
         let _pin = self.state.images().pin(&request.cancel)?;
         match &request.plan {
-            Plan::Dockerfile(plan) => self.dockerfile(request, plan, solve),
-            Plan::Llb { definition, locals } => {
-                let mut resources = self.resources(request);
-                resources.locals.clone_from(locals);
-                let resources = Arc::new(resources);
-                let job = Job { definition: definition.clone(), config: None, base: None, epoch: request.epoch };
-                export(request, &self.built(request, &resources, job, &self.own_cache(request)?, solve)?)
+            Plan::Dockerfile(plan) => self.dockerfile(request, plan, site),
+            Plan::Llb { definition, given } => {
+                let work = Work::Definition(definition.clone());
+                let job = Job { work, config: None, base: None, epoch: request.epoch };
+                self.jobs(request, self.given(request, given), vec![job], &request.caches, site)
             }
+            Plan::Frontend(plan) => self.frontend(request, plan, site),
         }
     }
 
@@ -92,10 +119,16 @@ impl LocalEngine {
         &self,
         request: &SolveRequest,
         plan: &DockerfilePlan,
-        solve_job: &Solve<'_>,
+        site: &dyn Site,
     ) -> anyhow::Result<SolveOutcome> {
         // Holds the temporary directories of the contexts until everything is exported.
-        let prepared = self.prepare(request, plan)?;
+        let mut prepared = self.prepare(request, plan)?;
+        if site.has_frontends()
+            && (Reader::of(self.state.env())? == Reader::Engine || frontend::is_foreign(&prepared.input))
+        {
+            let plan = foreign::of_dockerfile(plan, &mut prepared, self.state.as_ref())?;
+            return self.frontend(request, &plan, site);
+        }
         let solve = |definition| self.files(request, &definition);
         let resolver = Resolver::new(&self.state, plan.pull, &request.progress, &request.cancel).fetching(&solve);
         let mut inputs = vec![prepared.input];
@@ -115,35 +148,95 @@ impl LocalEngine {
         let mut resources = self.resources(request);
         resources.locals = prepared.locals;
         resources.shm_size = plan.shm_size;
-        let resources = Arc::new(resources);
-        let caches = plan.caches.asked_for_in(&plan.build_args);
-        let cache = Arc::new(StepCache::new(&self.state, &caches, &request.progress, &request.cancel)?);
-        let mut results = Vec::with_capacity(planned.len());
-        for built in planned {
-            let platform = built.config.platform.clone();
-            let job = Job {
-                definition: built.definition,
-                config: Some(built.config),
-                base: built.base,
-                epoch: built.epoch.map_or(request.epoch, |seconds| request.epoch.pinned(seconds)),
-            };
-            let mut built = self.built(request, &resources, job, &cache, solve_job)?;
-            built.inline = caches.is_inline().then(|| Arc::clone(&cache));
-            results.push((platform, built));
+        let job = |built: frontend::Built| Job {
+            work: Work::Definition(built.definition),
+            config: Some(built.config),
+            base: built.base,
+            epoch: built.epoch.map_or(request.epoch, |seconds| request.epoch.pinned(seconds)),
+        };
+        let caches = request.caches.asked_for_in(&plan.build_args);
+        let jobs = planned.into_iter().map(job).collect();
+        let outcome = self.jobs(request, resources, jobs, &caches, site)?;
+        Ok(SolveOutcome { warnings, ..outcome })
+    }
+
+    /// Each platform is a build of its own, as it is with our frontend.
+    fn frontend(&self, request: &SolveRequest, plan: &FrontendPlan, site: &dyn Site) -> anyhow::Result<SolveOutcome> {
+        if !site.has_frontends() {
+            bail!("frontend {} is not part of dockless; a BuildKit may have it (--engine)", plan.name);
         }
-        let snapshots = match caches.to.is_empty() {
+        if plan.platforms.len() > 1 {
+            OnePlatform::check(&request.exports)?;
+        }
+        let job = |options| Job {
+            work: Work::Frontend { name: plan.name.clone(), options },
+            config: None,
+            base: None,
+            epoch: request.epoch,
+        };
+        let jobs = plan.by_platform().map(job).collect();
+        let caches = request.caches.asked_for_in(&plan.build_args());
+        self.jobs(request, self.given(request, &plan.given), jobs, &caches, site)
+    }
+
+    /// Solves what is planned, and makes of the results what is asked for.
+    fn jobs(
+        &self,
+        request: &SolveRequest,
+        resources: Request,
+        jobs: Vec<Job>,
+        caches: &SharedCaches,
+        site: &dyn Site,
+    ) -> anyhow::Result<SolveOutcome> {
+        let resources = Arc::new(resources);
+        let ours = site.caches(caches);
+        let theirs = |target: &&CacheTarget| target.place != CachePlace::Inline && !ours.to.contains(target);
+        if jobs.len() > 1 && caches.to.iter().any(|target| theirs(&target)) {
+            bail!(
+                "--cache-to for several platforms: an engine elsewhere builds them one by one, and each would replace the cache of the one before; inline caches have room for all"
+            );
+        }
+        let steps = Arc::new(StepCache::new(&self.state, &ours, &request.progress, &request.cancel)?);
+        let mut results = Vec::with_capacity(jobs.len());
+        for mut job in jobs {
+            let (base, epoch) = (job.base.take(), job.epoch);
+            let solved = site.solve(&resources, job, caches, &steps)?;
+            results.push(Built {
+                state: &self.state,
+                request: &resources,
+                result: solved.result,
+                config: solved.config,
+                base,
+                epoch,
+                inline: solved.inline,
+                progress: &request.progress,
+                cancel: &request.cancel,
+            });
+        }
+        let snapshots = match ours.to.is_empty() {
             true => Vec::new(),
-            false => results.iter().map(|(_, built)| built.snapshot()).collect::<anyhow::Result<_>>()?,
+            false => results.iter().map(Built::snapshot).collect::<anyhow::Result<_>>()?,
         };
-        let mut outcome = match results.len() {
-            1 => results.iter().try_fold(SolveOutcome::default(), |_, (_, built)| export(request, built))?,
-            _ => export_all(request, &Family(results))?,
+        let outcome = match results.len() {
+            1 => results.iter().try_fold(SolveOutcome::default(), |_, built| export(request, built))?,
+            _ => {
+                let platform = |built: &Built<'_>| {
+                    built.config.as_ref().map_or_else(Platform::host, |config| config.platform.clone())
+                };
+                export_all(request, &Family(results.into_iter().map(|built| (platform(&built), built)).collect()))?
+            }
         };
-        outcome.warnings = warnings;
-        for target in &caches.to {
-            cache.export(target, &snapshots, &request.epoch, &request.progress, &request.cancel)?;
+        for target in &ours.to {
+            steps.export(target, &snapshots, &request.epoch, &request.progress, &request.cancel)?;
         }
         Ok(outcome)
+    }
+
+    fn given(&self, request: &SolveRequest, given: &Given) -> Request {
+        let mut resources = self.resources(request);
+        resources.locals.clone_from(&given.locals);
+        resources.layouts.clone_from(&given.layouts);
+        resources
     }
 
     fn resources(&self, request: &SolveRequest) -> Request {
@@ -157,29 +250,6 @@ impl LocalEngine {
     fn own_cache(&self, request: &SolveRequest) -> anyhow::Result<Arc<StepCache>> {
         let none = SharedCaches::default();
         Ok(Arc::new(StepCache::new(&self.state, &none, &request.progress, &request.cancel)?))
-    }
-
-    fn built<'a>(
-        &'a self,
-        request: &'a SolveRequest,
-        resources: &'a Arc<Request>,
-        mut job: Job,
-        cache: &Arc<StepCache>,
-        solve: &Solve<'_>,
-    ) -> anyhow::Result<Built<'a>> {
-        let (base, epoch) = (job.base.take(), job.epoch);
-        let solved = solve(resources, job, cache)?;
-        Ok(Built {
-            state: &self.state,
-            request: resources,
-            result: solved.result,
-            config: solved.config,
-            base,
-            epoch,
-            inline: None,
-            progress: &request.progress,
-            cancel: &request.cancel,
-        })
     }
 
     fn solve_graph(
@@ -200,10 +270,40 @@ impl LocalEngine {
 
 impl Engine for LocalEngine {
     fn solve(&self, request: &SolveRequest) -> anyhow::Result<SolveOutcome> {
-        self.build(request, &|resources, job, cache| {
-            let definition = llb::Graph::decode(&job.definition)?;
-            Ok(Solved { result: self.solve_graph(resources, &definition, request, cache)?, config: job.config })
-        })
+        if Reader::of(self.state.env())? == Reader::Engine {
+            bail!("{}={} needs an engine elsewhere (--engine)", foreign::VARIABLE, Reader::Engine);
+        }
+        self.build(request, &Here { engine: self, request })
+    }
+}
+
+/// This process.
+struct Here<'a> {
+    engine: &'a LocalEngine,
+    request: &'a SolveRequest,
+}
+
+impl Site for Here<'_> {
+    fn has_frontends(&self) -> bool {
+        false
+    }
+
+    fn caches(&self, asked: &SharedCaches) -> SharedCaches {
+        asked.clone()
+    }
+
+    fn solve(
+        &self,
+        resources: &Arc<Request>,
+        job: Job,
+        caches: &SharedCaches,
+        steps: &Arc<StepCache>,
+    ) -> anyhow::Result<Solved> {
+        let Work::Definition(definition) = &job.work else { bail!("no frontend can be run here") };
+        let definition = llb::Graph::decode(definition)?;
+        let result = self.engine.solve_graph(resources, &definition, self.request, steps)?;
+        let inline = caches.is_inline().then(|| Inline::Of(Arc::clone(steps)));
+        Ok(Solved { result, config: job.config, inline })
     }
 }
 

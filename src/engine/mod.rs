@@ -7,11 +7,12 @@ pub mod contexts;
 mod dockerfile;
 mod exports;
 mod failure;
+mod foreign;
 mod local;
 pub mod place;
 mod platforms;
 mod prune;
-mod remote;
+pub mod remote;
 mod resolve;
 mod rootfs;
 pub mod shared;
@@ -27,6 +28,7 @@ pub use crate::export::{Dest, LayerOptions};
 use crate::image::Descriptor;
 
 pub use failure::{Location, StepFailed};
+pub use foreign::{FrontendPlan, Reader};
 pub use local::LocalEngine;
 pub use place::Place;
 pub use prune::{Keep, Pruned, prune};
@@ -49,6 +51,7 @@ pub struct SolveRequest {
     pub ssh: BTreeMap<String, Vec<PathBuf>>,
     /// What to make of the result; with none, the build only fills the cache.
     pub exports: Vec<Export>,
+    pub caches: SharedCaches,
     /// `--allow`: what steps may do on an engine elsewhere (`network.host`, `security.insecure`). Here the place
     /// decides.
     pub allow: Vec<String>,
@@ -60,11 +63,22 @@ pub struct SolveRequest {
 /// What is to be built.
 pub enum Plan {
     Dockerfile(Box<DockerfilePlan>),
-    /// A definition made by any LLB client, with the local directories that it names.
+    /// A definition made by any LLB client.
     Llb {
         definition: crate::llb::pb::Definition,
-        locals: BTreeMap<String, PathBuf>,
+        given: Given,
     },
+    /// What a frontend of the engine's makes, which only an engine elsewhere has.
+    Frontend(Box<FrontendPlan>),
+}
+
+/// Folders that a definition or a frontend may name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// By the name of their `local://` source.
+    pub locals: BTreeMap<String, PathBuf>,
+    /// OCI layouts by the name of their store.
+    pub layouts: BTreeMap<String, PathBuf>,
 }
 
 pub struct DockerfilePlan {
@@ -83,7 +97,6 @@ pub struct DockerfilePlan {
     pub extra_hosts: Vec<(String, String)>,
     pub ulimits: Vec<(String, u64, u64)>,
     pub shm_size: Option<u64>,
-    pub caches: SharedCaches,
 }
 
 impl DockerfilePlan {
@@ -103,7 +116,6 @@ impl DockerfilePlan {
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
             shm_size: None,
-            caches: SharedCaches::default(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Which engine builds: `--engine`, else `DOCKLESS_ENGINE`, else `BUILDKIT_HOST`, else this process.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,9 +12,6 @@ use crate::remote::{Address, InvalidAddress};
 
 /// Says which engine, to processes that this one starts too.
 pub const VARIABLE: &str = "DOCKLESS_ENGINE";
-
-/// A folder with `ca.pem`, `cert.pem` and `key.pem` for engines at a host.
-const TLS: &str = "DOCKLESS_ENGINE_TLS";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -51,16 +47,11 @@ impl Place {
         Ok(Self::Here)
     }
 
-    /// Where the certificates of an engine at a host are.
-    pub fn tls(env: &Env) -> Option<PathBuf> {
-        env.nonempty(TLS).map(|dir| env.absolute(dir))
-    }
-
     /// The engine, for one state folder.
     pub fn engine(&self, state: &Arc<State>) -> Box<dyn Engine> {
         match self {
             Self::Here => Box::new(LocalEngine::new(state.clone())),
-            Self::At(address) => Box::new(RemoteEngine::new(state.clone(), address.clone(), Self::tls(state.env()))),
+            Self::At(address) => Box::new(RemoteEngine::new(state.clone(), address.clone())),
         }
     }
 }

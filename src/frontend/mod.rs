@@ -54,6 +54,11 @@ pub fn build(input: &Input, images: &dyn ImageConfigs) -> Result<Built, Error> {
     plan::build(input, images)
 }
 
+/// Whether the Dockerfile, or an argument of the build, names a frontend that is not this one.
+pub fn is_foreign(input: &Input) -> bool {
+    plan::is_foreign(input)
+}
+
 /// What brings a git repository here that a build context's address names; none where it names none.
 pub fn git_context(address: &str, build_args: &BTreeMap<String, String>) -> Result<Option<pb::Definition>, Error> {
     let draft = plan::git_draft(address, build_args)?;

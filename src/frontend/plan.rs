@@ -165,22 +165,32 @@ fn given(input: &Input) -> BTreeMap<String, String> {
 
 /// Refuses a frontend that is not this one: `# syntax=` may name any release of Docker's.
 fn check_syntax(source: &Source, input: &Input) -> Result<()> {
+    let Some((syntax, from_file)) = foreign(&source.text, input) else { return Ok(()) };
+    let error = Error::new(format!("frontend {syntax} cannot be run here")).hint(
+        "the built-in frontend reads what docker/dockerfile:1 reads: remove the syntax line to use it, or build on a \
+         BuildKit (--engine), which can run the image of another",
+    );
+    let line = source.text.lines().position(|l| l.contains(&syntax)).map_or(1, |n| n + 1);
+    Err(if from_file { error.at_word(&source.place(line..=line), &syntax) } else { error })
+}
+
+/// Whether the Dockerfile asks for a frontend that is not this one.
+pub(super) fn is_foreign(input: &Input) -> bool {
+    foreign(&Source::new(&input.name, &input.text).text, input).is_some()
+}
+
+/// The frontend that is asked for where it is not this one, and whether the file asks for it.
+fn foreign(text: &str, input: &Input) -> Option<(String, bool)> {
     let argument = input.build_args.get("BUILDKIT_SYNTAX").cloned();
     let from_file = argument.is_none();
-    let Some(syntax) = argument.or_else(|| directive::find("syntax", &source.text)) else { return Ok(()) };
+    let syntax = argument.or_else(|| directive::find("syntax", text))?;
     let syntax = syntax.split(' ').next().unwrap_or_default();
     let ours = syntax == "dockerfile.v0"
         || syntax.parse::<Reference>().is_ok_and(|reference| {
             let name = reference.repository().rsplit('/').next();
             matches!(name, Some("dockerfile" | "dockerfile-upstream"))
         });
-    if ours {
-        return Ok(());
-    }
-    let error = Error::new(format!("frontend {syntax} cannot be run"))
-        .hint("the built-in frontend reads what docker/dockerfile:1 reads; remove the syntax line to use it");
-    let line = source.text.lines().position(|l| l.contains(syntax)).map_or(1, |n| n + 1);
-    Err(if from_file { error.at_word(&source.place(line..=line), syntax) } else { error })
+    (!ours).then(|| (syntax.to_owned(), from_file))
 }
 
 fn linter(source: &Source, input: &Input) -> Result<Linter> {

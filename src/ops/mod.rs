@@ -10,6 +10,7 @@ mod file_op;
 #[cfg(test)]
 mod file_tests;
 mod fill;
+mod layout;
 mod merge;
 mod mode;
 mod mounts;
@@ -71,6 +72,8 @@ pub struct Request {
     pub machine: Arc<dyn Machine>,
     /// Directories by the name of their `local://` source.
     pub locals: BTreeMap<String, PathBuf>,
+    /// OCI layouts by the name of their store.
+    pub layouts: BTreeMap<String, PathBuf>,
     pub secrets: BTreeMap<String, Secret>,
     /// Agent sockets and key files by id.
     pub ssh: BTreeMap<String, Vec<PathBuf>>,
@@ -85,6 +88,7 @@ impl Request {
         Self {
             machine,
             locals: BTreeMap::new(),
+            layouts: BTreeMap::new(),
             secrets: BTreeMap::new(),
             ssh: BTreeMap::new(),
             shm_size: None,

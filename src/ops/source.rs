@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 
+use super::layout::LayoutSource;
 use super::{Ref, Request, file};
 use crate::base::progress::Step;
 use crate::base::{Cancel, Digest, Hasher, Platform, Reference, Secret};
@@ -40,7 +41,7 @@ pub fn operation(request: Arc<Request>, vertex: &llb::Vertex, op: &pb::SourceOp)
             request,
         }),
         "http" | "https" => Arc::new(HttpSource::new(request, &op.identifier, &mut attrs, step)?),
-        "oci-layout" => bail!("an oci-layout source can only be given as a named context (--build-context)"),
+        "oci-layout" => Arc::new(LayoutSource::new(request, rest, attrs.take("oci.store"), platform(vertex))?),
         other => bail!("source {other}:// is not supported"),
     };
     attrs.finish(&op.identifier)?;
@@ -88,6 +89,7 @@ impl Attrs {
             "local.differ",
             "image.resolvemode",
             "image.recordtype",
+            "oci.session",
         ] {
             self.0.remove(harmless);
         }

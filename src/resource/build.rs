@@ -50,7 +50,6 @@ pub fn build(input: Input<'_>, name: &Reference, state: &Arc<State>, world: &Wor
         build_args: build_args(params, sources, world.env)?,
         labels: labels(params, sources)?,
         platforms: vec![platform],
-        caches,
         ..DockerfilePlan::new(Context::Directory(context), DockerfileSource::Path(Some(dockerfile)))
     };
     // What a registry takes for granted, made at once instead of again for the push.
@@ -60,6 +59,7 @@ pub fn build(input: Input<'_>, name: &Reference, state: &Arc<State>, world: &Wor
         secrets: secrets(params, sources, world.env)?,
         ssh: ssh(params, sources)?,
         exports: vec![Export::Image { names: vec![name.clone()], push: false, options }],
+        caches,
         allow: Vec::new(),
         epoch: world.epoch,
         progress: world.progress.clone(),

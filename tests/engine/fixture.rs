@@ -209,7 +209,8 @@ pub fn plan(context: &Path, dockerfile: &str) -> DockerfilePlan {
 pub fn request(progress: Progress) -> SolveRequest {
     SolveRequest {
         allow: Vec::new(),
-        plan: Plan::Llb { definition: Default::default(), locals: BTreeMap::new() },
+        plan: Plan::Llb { definition: Default::default(), given: Default::default() },
+        caches: Default::default(),
         secrets: BTreeMap::new(),
         ssh: BTreeMap::new(),
         exports: vec![Export::Image {
