@@ -1,7 +1,7 @@
 //! `--call` and `--check`: what is to be known of a Dockerfile without building it.
 
 use crate::base::csv;
-use crate::engine::SolveRequest;
+use crate::engine::{SharedCaches, SolveRequest};
 use crate::frontend::{Answer, Question};
 
 use super::exit::{Exit, Unsupported, usage};
@@ -56,6 +56,7 @@ pub fn run(session: &Session, asked: Asked, build: Build) -> anyhow::Result<Exit
         secrets: build.secret_values,
         ssh: Default::default(),
         exports: Vec::new(),
+        caches: SharedCaches::default(),
         allow: Vec::new(),
         epoch: build.epoch,
         progress: display.progress(),

@@ -7,13 +7,13 @@ use prost::Message as _;
 
 use super::exit::{missing, usage};
 use super::session::Session;
-use crate::llb::pb;
+use crate::llb::{encode, pb};
 
 /// A definition is a message of BuildKit's; more than this is something else.
 const LARGEST: u64 = 64 << 20;
 
-/// Reads one; `-` is standard input.
-pub fn read(file: &str, session: &Session) -> anyhow::Result<pb::Definition> {
+/// Reads one; `-` is standard input. With `no_cache` all of it is to be built anew.
+pub fn read(file: &str, no_cache: bool, session: &Session) -> anyhow::Result<pb::Definition> {
     let mut bytes = Vec::new();
     let what = if file == "-" {
         std::io::stdin().lock().take(LARGEST).read_to_end(&mut bytes)?;
@@ -29,5 +29,11 @@ pub fn read(file: &str, session: &Session) -> anyhow::Result<pb::Definition> {
         let instead = if file == "-" { "; please specify --frontend or pipe LLB definition to stdin" } else { "" };
         return Err(usage(format!("there is no definition in {what}{instead}")));
     }
-    pb::Definition::decode(bytes.as_slice()).with_context(|| format!("definition from {what}"))
+    let mut definition = pb::Definition::decode(bytes.as_slice()).with_context(|| format!("definition from {what}"))?;
+    if no_cache {
+        for op in &definition.def {
+            definition.metadata.entry(encode::digest(op).to_string()).or_default().ignore_cache = true;
+        }
+    }
+    Ok(definition)
 }

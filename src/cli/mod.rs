@@ -60,7 +60,9 @@ pub fn main(env: Env) -> ExitCode {
         }),
         "buildctl" | "buildctl-daemonless.sh" => {
             parsed(Face::Buildctl, env, &words, |args: buildctl::Buildctl, env| {
-                finish(&Session::new(env, Face::Buildctl, Chosen::default()), |session| buildctl::run(args, session))
+                log(args.debug);
+                let chosen = Chosen { debug: args.debug, ..Chosen::default() };
+                finish(&Session::new(args.env(env), Face::Buildctl, chosen), |session| buildctl::run(args, session))
             })
         }
         "build" => parsed(Face::Build, env, &words, |_: oci_build::OciBuild, env| {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::base::{Cancel, Epoch, Progress};
-use crate::engine::{BuiltImage, Dest, Export, Place, Plan, SolveRequest};
+use crate::engine::{BuiltImage, Dest, Export, Place, Plan, SharedCaches, SolveRequest};
 use crate::exec::Network;
 use crate::frontend::Warning;
 use crate::task::journal::{BuildRecord, Record};
@@ -28,6 +28,7 @@ pub struct Build {
     pub secret_values: BTreeMap<String, crate::base::Secret>,
     pub ssh: Vec<String>,
     pub exports: Vec<Export>,
+    pub caches: SharedCaches,
     /// `--allow`
     pub allow: Vec<String>,
     pub epoch: Epoch,
@@ -41,6 +42,25 @@ pub struct Build {
 }
 
 impl Build {
+    /// One of which nothing is asked but its exports.
+    pub fn new(plan: Plan, exports: Vec<Export>, epoch: Epoch) -> Self {
+        Self {
+            plan,
+            secrets: Vec::new(),
+            secret_values: BTreeMap::new(),
+            ssh: Vec::new(),
+            exports,
+            caches: SharedCaches::default(),
+            allow: Vec::new(),
+            epoch,
+            mode: Mode::Auto,
+            quiet: false,
+            iidfile: None,
+            metadata_file: None,
+            record: None,
+        }
+    }
+
     /// How it is shown.
     fn mode(&self) -> Mode {
         if self.quiet { Mode::Quiet } else { self.mode }
@@ -72,6 +92,14 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
     solved.keep(session)
 }
 
+/// Says that a permission means nothing here. For before the display starts.
+pub fn admit(allow: &[String], session: &Session) -> anyhow::Result<()> {
+    if let (Place::Here, Some(name)) = (session.place()?, allow.first()) {
+        session.warn(format!("--allow {name} has no effect: what a step may do is decided by this place"));
+    }
+    Ok(())
+}
+
 /// Builds, and says nothing but to `progress`.
 pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel) -> anyhow::Result<Solved> {
     if let Some(path) = &build.iidfile {
@@ -96,9 +124,6 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
     }
     let place = session.place()?;
     let mut allow = build.allow;
-    if let (Place::Here, Some(name)) = (&place, allow.first()) {
-        session.warn(format!("--allow {name} has no effect: what a step may do is decided by this place"));
-    }
     if matches!(&build.plan, Plan::Dockerfile(plan) if plan.network == Some(Network::Host)) {
         // Whoever types --network=host means it.
         allow.push("network.host".to_owned());
@@ -110,6 +135,7 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
         secrets: values,
         ssh,
         exports: build.exports,
+        caches: build.caches,
         allow,
         epoch: build.epoch,
         progress,

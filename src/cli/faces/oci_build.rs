@@ -10,12 +10,9 @@ use anyhow::Context as _;
 use crate::base::{Env, Reference, Secret};
 use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::flags;
-use crate::cli::progress::Mode;
 use crate::cli::session::{Chosen, Session};
 use crate::cli::solve::{self, Build};
-use crate::engine::{
-    BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan, SharedCaches,
-};
+use crate::engine::{BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
 use crate::expand::{self, Archive, Formats};
 use crate::image;
 use crate::task::params::BuildParams;
@@ -170,19 +167,13 @@ fn build(
     session: &Session,
 ) -> anyhow::Result<BuiltImage> {
     let store = Export::Image { names: names(params)?, push: false, options: LayerOptions::default() };
+    let plan = Plan::Dockerfile(Box::new(plan(params, target, session)?));
+    let exports = [store].into_iter().chain(exports).collect();
     let build = Build {
-        plan: Plan::Dockerfile(Box::new(plan(params, target, session)?)),
         secrets: params.secrets.clone(),
         secret_values: params.secret_texts.iter().map(|(id, text)| (id.clone(), Secret::from(text.as_str()))).collect(),
         ssh: params.ssh.iter().cloned().collect(),
-        exports: [store].into_iter().chain(exports).collect(),
-        epoch: session.epoch()?,
-        mode: Mode::Auto,
-        quiet: false,
-        iidfile: None,
-        metadata_file: None,
-        allow: Vec::new(),
-        record: None,
+        ..Build::new(plan, exports, session.epoch()?)
     };
     solve::run(session, build)?.context("the build made no image")
 }
@@ -243,7 +234,6 @@ fn plan(params: &BuildParams, target: Option<&str>, session: &Session) -> anyhow
             .map_err(|reason| usage(format!("BUILDKIT_ADD_HOSTS {reason}")))?,
         ulimits: Vec::new(),
         shm_size: None,
-        caches: SharedCaches::default(),
     })
 }
 

@@ -31,11 +31,11 @@ pub enum Args {
         /// text, json or dot
         #[arg(long, value_enum, default_value_t)]
         format: Format,
-        #[arg(long, value_name = "STAGE")]
+        #[arg(long, value_name = "STAGE", conflicts_with = "from")]
         target: Option<String>,
-        #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
+        #[arg(long = "build-arg", value_name = "KEY[=VALUE]", conflicts_with = "from")]
         build_args: Vec<String>,
-        #[arg(long, value_name = "OS/ARCH")]
+        #[arg(long, value_name = "OS/ARCH", conflicts_with = "from")]
         platform: Option<Platform>,
     },
 }
@@ -51,7 +51,7 @@ pub enum Format {
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     let text = match args {
         Args::Ast { file } => frontend::ast::dump(&file, &read(&file, session)?)?,
-        Args::Llb { from: Some(file), format, .. } => drawn(&definition::read(&file, session)?, format)?,
+        Args::Llb { from: Some(file), format, .. } => drawn(&definition::read(&file, false, session)?, format)?,
         Args::Llb { file, from: None, format, target, build_args, platform } => {
             let file = file.unwrap_or_default();
             let bytes = read(&file, session)?;

@@ -8,17 +8,17 @@ use crate::cli::flags;
 use crate::cli::progress::bytes;
 use crate::cli::session::{Out, Session};
 use crate::cli::table::{Table, age};
-use crate::engine::{self, Keep, UsageKind};
+use crate::engine::{self, Keep, Pruned, UsageKind};
 
 /// Show what takes up space in the state folder.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DuArgs {
     /// Also say when each thing was used last
     #[arg(short, long)]
-    pub(super) verbose: bool,
+    verbose: bool,
     /// Only things of this kind: image, blob, snapshot, cache-mount, source, volume
     #[arg(short, long = "filter", value_name = "type=KIND")]
-    pub(super) filters: Vec<String>,
+    filters: Vec<String>,
 }
 
 /// Remove build cache, unpacked layers and leftovers; named images and containers stay.
@@ -26,24 +26,24 @@ pub struct DuArgs {
 pub struct PruneArgs {
     /// Also cache mounts, and what images and containers have unpacked
     #[arg(short, long)]
-    pub(super) all: bool,
+    all: bool,
     /// Do not ask
     #[arg(short, long)]
-    pub(super) force: bool,
+    force: bool,
     /// until=DURATION: leave what was used within it
     #[arg(long = "filter", value_name = "FILTER")]
-    pub(super) filters: Vec<String>,
+    filters: Vec<String>,
     /// Leave what was used within this time
     #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
-    pub(super) keep_duration: Option<Duration>,
+    keep_duration: Option<Duration>,
     /// Leave the newest things, up to so much
     #[arg(long, alias = "keep-storage", alias = "reserved-space", value_name = "BYTES", value_parser = flags::bytes)]
-    pub(super) max_used_space: Option<u64>,
+    max_used_space: Option<u64>,
     #[arg(long, hide = true)]
     volumes: bool,
 }
 
-fn kind_name(kind: UsageKind) -> &'static str {
+pub fn kind_name(kind: UsageKind) -> &'static str {
     match kind {
         UsageKind::Image => "image",
         UsageKind::Blob => "blob",
@@ -104,15 +104,21 @@ pub fn prune(args: PruneArgs, session: &Session) -> anyhow::Result<Exit> {
         return Ok(Exit::Success);
     }
     let keep = Keep { newer_than, bytes: args.max_used_space, cache_mounts: !args.all, images: !args.all };
-    let pruned = engine::prune(session.state()?, &keep)?;
-    if pruned.busy {
-        session.warn("another dockless builds or runs a container here; what is unpacked stays this time");
-    }
+    let pruned = pruned(&keep, session)?;
     let mut out = Out::new();
     pruned.removed.iter().try_for_each(|id| out.line(id))?;
     out.line(format!("Reclaimed: {}", bytes(pruned.bytes)))?;
     out.finish()?;
     Ok(Exit::Success)
+}
+
+/// Removes what nobody keeps, and says what stayed because it is in use.
+pub fn pruned(keep: &Keep, session: &Session) -> anyhow::Result<Pruned> {
+    let pruned = engine::prune(session.state()?, keep)?;
+    if pruned.busy {
+        session.warn("another dockless builds or runs a container here; what is unpacked stays this time");
+    }
+    Ok(pruned)
 }
 
 fn agreed(session: &Session) -> anyhow::Result<bool> {

@@ -10,7 +10,6 @@ pub mod cp;
 pub mod debug;
 pub mod disk;
 pub mod doctor;
-pub mod elsewhere;
 pub mod expand;
 pub mod export;
 pub mod history;

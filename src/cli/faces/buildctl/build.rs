@@ -1,84 +1,53 @@
-//! buildctl's command line, as far as builds go: Dockerfiles by frontend, definitions of any LLB client by pipe.
+//! buildctl's `build`: Dockerfiles by frontend, definitions of any LLB client by pipe.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, Subcommand};
-
-use crate::base::Platform;
+use crate::base::{Platform, Reference};
 use crate::cli::cache;
 use crate::cli::definition;
 use crate::cli::exit::{Exit, Unsupported, missing, usage};
-use crate::cli::flags::{self, ignored_flags};
+use crate::cli::flags;
 use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
 use crate::cli::session::Session;
 use crate::cli::solve::{self, Build};
-use crate::cli::verbs::{disk, elsewhere, version};
-use crate::engine::{Context, DockerfilePlan, DockerfileSource, NoCache, Place, Plan};
+use crate::engine::{Context, DockerfilePlan, DockerfileSource, FrontendPlan, Given, NoCache, Place, Plan, Reader};
 use crate::exec::Network;
 use crate::task::journal::BuildRecord;
 
-/// buildctl without a buildkitd: dockless.
-#[derive(Debug, Parser)]
-#[command(name = "buildctl", version = version::VERSION, subcommand_required = true, arg_required_else_help = true)]
-pub struct Buildctl {
-    #[command(flatten)]
-    pub ignored: Ignored,
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
-ignored_flags!(
-    /// Where a buildkitd would be, and how to reach it.
-    Ignored {
-        switches: ["debug", "wait"],
-        values: ["addr", "tlsservername", "tlscacert", "tlscert", "tlskey", "tlsdir", "timeout", "log-format"],
-    }
-);
-
-#[derive(Debug, Clone, Subcommand)]
-pub enum Verb {
-    #[command(visible_alias = "b")]
-    Build(Box<BuildArgs>),
-    Du(disk::DuArgs),
-    Prune(disk::PruneArgs),
-    /// Look at this place and at definitions
-    #[command(subcommand)]
-    Debug(DebugVerb),
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub enum DebugVerb {
-    /// Who builds: this process, or the workers of an engine elsewhere
-    Workers,
-    Info(version::InfoArgs),
-}
-
-/// Build: with --frontend dockerfile.v0, or a definition on standard input.
+/// Build: with a frontend, or a definition on standard input.
 #[derive(Debug, Clone, clap::Args)]
-pub struct BuildArgs {
-    /// dockerfile.v0, or gateway.v0 with a docker/dockerfile source
+pub struct Args {
+    /// dockerfile.v0, or gateway.v0 with the image of a frontend as --opt source=IMAGE. Docker's is built in; others,
+    /// and all with DOCKLESS_FRONTEND=engine, are run by the engine elsewhere
     #[arg(long, value_name = "NAME")]
     frontend: Option<String>,
     /// Directory of the build: context=DIR, dockerfile=DIR
     #[arg(long = "local", value_name = "NAME=DIR", value_parser = flags::key_value)]
     locals: Vec<(String, String)>,
+    /// OCI layout that the build may read: NAME=DIR
+    #[arg(long = "oci-layout", value_name = "NAME=DIR", value_parser = flags::key_value)]
+    layouts: Vec<(String, String)>,
     /// Option of the frontend: target, filename, platform, build-arg:K=V, label:K=V, no-cache, add-hosts, context
     #[arg(long = "opt", value_name = "KEY=VALUE")]
     options: Vec<String>,
-    /// What to make of the result
+    /// What to make of the result: type=image|docker|oci|tar|local[,…]
     #[arg(short, long = "output", value_name = "SPEC")]
     outputs: Vec<String>,
+    /// How to show progress
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     progress: Mode,
+    /// Secret of a step: id=ID[,src=FILE|,env=VAR]
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
+    /// Agent or keys of a step: ID[=SOCKET|KEY[,KEY]]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
     /// Run every step again
     #[arg(long)]
     no_cache: bool,
+    /// Write digests and names to a file, as JSON
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
     /// Leave a step cache for others: type=inline, type=registry,ref=NAME, type=local,dest=DIR [,mode=max]
@@ -87,67 +56,91 @@ pub struct BuildArgs {
     /// Take over steps: type=registry,ref=NAME, type=local,src=DIR
     #[arg(long, value_name = "SPEC")]
     import_cache: Vec<String>,
-    #[arg(long = "allow", value_name = "NAME", hide = true)]
+    /// What steps may do on an engine elsewhere: network.host, security.insecure
+    #[arg(long = "allow", value_name = "NAME")]
     allow: Vec<String>,
 }
 
-pub fn run(buildctl: Buildctl, session: &Session) -> anyhow::Result<Exit> {
-    session.warn_ignored(&buildctl.ignored.0);
-    match buildctl.verb {
-        Verb::Build(args) => build(*args, session),
-        Verb::Du(args) => match session.place()? {
-            Place::Here => disk::du(args, session),
-            Place::At(address) => elsewhere::du(args, &address, session),
-        },
-        Verb::Prune(args) => match session.place()? {
-            Place::Here => disk::prune(args, session),
-            Place::At(address) => elsewhere::prune(args, &address, session),
-        },
-        Verb::Debug(DebugVerb::Workers) => elsewhere::workers(&session.place()?, session),
-        Verb::Debug(DebugVerb::Info(args)) => version::info(args, session),
-    }
-}
-
-fn build(args: BuildArgs, session: &Session) -> anyhow::Result<Exit> {
+pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
+    solve::admit(&args.allow, session)?;
     let common = Common { cwd: session.env.cwd(), tags: &[], bare_docker: BareDocker::Stdout };
     let mut exports = Vec::new();
     for spec in &args.outputs {
         exports.extend(output::parse(spec, &common).map_err(|reason| usage(format!("--output {reason}")))?);
     }
-    let locals = locals(&args.locals, session)?;
-    let (plan, record) = match args.frontend.as_deref() {
-        Some("dockerfile.v0" | "gateway.v0") => {
-            let (plan, record) = dockerfile(&args, &locals, session)?;
+    let given = Given {
+        locals: folders("--local", &args.locals, session)?,
+        layouts: folders("--oci-layout", &args.layouts, session)?,
+    };
+    let (plan, record) = match &args.frontend {
+        Some(name) if ours(name, &args, session)? => {
+            let (plan, record) = dockerfile(&args, &given, session)?;
             (Plan::Dockerfile(Box::new(plan)), record)
         }
-        Some(other) => return Err(Unsupported::instead(format!("--frontend {other}"), "dockerfile.v0 is built in")),
-        None => {
-            if !args.export_cache.is_empty() || !args.import_cache.is_empty() {
-                session.warn("--export-cache and --import-cache have no effect on a definition from standard input");
-            }
-            (Plan::Llb { definition: definition::read("-", session)?, locals }, None)
-        }
+        Some(name) => (Plan::Frontend(Box::new(frontend(name, &args, given)?)), None),
+        None => (Plan::Llb { definition: definition::read("-", args.no_cache, session)?, given }, None),
     };
     let build = Build {
-        plan,
+        caches: cache::read(&args.import_cache, &args.export_cache, ["--import-cache", "--export-cache"], session)?,
         secrets: args.secrets,
-        secret_values: BTreeMap::new(),
         ssh: args.ssh,
-        exports,
         allow: args.allow,
-        epoch: session.epoch()?,
         mode: args.progress,
-        quiet: false,
-        iidfile: None,
         metadata_file: args.metadata_file.map(|path| session.absolute(path)),
         record,
+        ..Build::new(plan, exports, session.epoch()?)
     };
     solve::run(session, build)?;
     Ok(Exit::Success)
 }
 
-fn locals(typed: &[(String, String)], session: &Session) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+/// Whether our frontend is the one that is meant; another must be the engine's.
+fn ours(name: &str, args: &Args, session: &Session) -> anyhow::Result<bool> {
+    let source = args.options.iter().find_map(|option| option.strip_prefix("source="));
+    let docker_s = |source: &str| {
+        source.parse::<Reference>().is_ok_and(|reference| {
+            matches!(reference.repository().rsplit('/').next(), Some("dockerfile" | "dockerfile-upstream"))
+        })
+    };
+    let known = match (name, source) {
+        ("dockerfile.v0", _) => true,
+        ("gateway.v0", Some(source)) => docker_s(source),
+        ("gateway.v0", None) => return Err(usage("gateway.v0 needs the image of a frontend: --opt source=IMAGE")),
+        _ => false,
+    };
+    if known && Reader::of(&session.env)? == Reader::Dockless {
+        return Ok(true);
+    }
+    if session.place()? == Place::Here {
+        let what = match source {
+            Some(source) => format!("--frontend {name} with {source}"),
+            None => format!("--frontend {name}"),
+        };
+        return Err(Unsupported::instead(what, "dockerfile.v0 is built in; a BuildKit can run others (--addr)"));
+    }
+    Ok(false)
+}
+
+/// As the frontend is told of it, word for word.
+fn frontend(name: &str, args: &Args, given: Given) -> anyhow::Result<FrontendPlan> {
+    let mut platforms = Vec::new();
+    let mut options = BTreeMap::new();
+    if args.no_cache {
+        options.insert("no-cache".to_owned(), String::new());
+    }
+    for option in &args.options {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match key {
+            "platform" => platforms = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "requestid" => return Err(Unsupported::refuse(format!("--opt {option}"))),
+            _ => drop(options.insert(key.to_owned(), value.to_owned())),
+        }
+    }
+    Ok(FrontendPlan { name: name.to_owned(), options, given, platforms })
+}
+
+fn folders(flag: &str, typed: &[(String, String)], session: &Session) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     typed
         .iter()
         .map(|(name, dir)| {
@@ -155,17 +148,14 @@ fn locals(typed: &[(String, String)], session: &Session) -> anyhow::Result<BTree
             if path.is_dir() {
                 Ok((name.clone(), path))
             } else {
-                Err(missing(format!("--local {name}: {} is not a folder", path.display())))
+                Err(missing(format!("{flag} {name}: {} is not a folder", path.display())))
             }
         })
         .collect()
 }
 
-fn dockerfile(
-    args: &BuildArgs,
-    locals: &BTreeMap<String, PathBuf>,
-    session: &Session,
-) -> anyhow::Result<(DockerfilePlan, Option<BuildRecord>)> {
+fn dockerfile(args: &Args, given: &Given, session: &Session) -> anyhow::Result<(DockerfilePlan, Option<BuildRecord>)> {
+    let locals = &given.locals;
     let mut target = None;
     let mut filename = "Dockerfile".to_owned();
     let mut build_args = crate::cli::verbs::build::build_args(&[], session);
@@ -208,14 +198,15 @@ fn dockerfile(
                 } else if let Some(name) = key.strip_prefix("label:") {
                     plan_labels.insert(name.to_owned(), value.to_owned());
                 } else if let Some(name) = key.strip_prefix("context:") {
-                    let value = match value.strip_prefix("local:") {
-                        Some(local) => {
+                    let value = match (value.strip_prefix("local:"), value.strip_prefix("oci-layout://")) {
+                        (Some(local), _) => {
                             let dir = locals
                                 .get(local)
                                 .ok_or_else(|| usage(format!("--opt {option}: there is no --local {local}")))?;
                             dir.display().to_string()
                         }
-                        None => value.to_owned(),
+                        (None, Some(layout)) => in_layout(layout, &given.layouts),
+                        (None, None) => value.to_owned(),
                     };
                     named_contexts.insert(name.to_owned(), value);
                 } else {
@@ -267,7 +258,17 @@ fn dockerfile(
         extra_hosts,
         ulimits: Vec::new(),
         shm_size: None,
-        caches: cache::read(&args.import_cache, &args.export_cache, ["--import-cache", "--export-cache"], session)?,
     };
     Ok((plan, record))
+}
+
+/// `NAME@DIGEST` or `NAME:TAG` of a layout that was given, as a context of ours names one: by its folder.
+fn in_layout(text: &str, layouts: &BTreeMap<String, PathBuf>) -> String {
+    let end = text.find('@').or_else(|| text.rfind(':')).unwrap_or(text.len());
+    let (name, wanted) = text.split_at(end);
+    match layouts.get(name) {
+        // A digest says all, a tag beside it is for people.
+        Some(dir) => format!("oci-layout://{}{wanted}", dir.display()),
+        None => format!("oci-layout://{text}"),
+    }
 }

@@ -1,22 +1,22 @@
 //! `build`: of dockless, docker, buildx and img.
 
-use std::collections::BTreeMap;
+mod plan;
+
 use std::path::PathBuf;
 
 use crate::base::{Platform, Reference};
 use crate::cli::cache;
 use crate::cli::call::{self, Asked};
-use crate::cli::context;
-use crate::cli::exit::{Exit, Unsupported, missing, usage};
+use crate::cli::exit::{Exit, Unsupported, usage};
 use crate::cli::flags::{self, ignored_flags};
 use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
 use crate::cli::session::{Face, Session};
 use crate::cli::solve::{self, Build};
-use crate::engine::contexts;
-use crate::engine::{Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
-use crate::exec::Network;
-use crate::task::journal::BuildRecord;
+use crate::engine::{Export, LayerOptions};
+use plan::Meant;
+
+pub use plan::build_args;
 
 /// Build an image from a Dockerfile.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -28,10 +28,10 @@ pub struct Args {
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
     /// Solve a definition made by an LLB client instead of a Dockerfile; - for standard input. Its local sources are
-    /// PATH as `context`, and folders given with --build-context
+    /// PATH as `context`, and folders given with --build-context; so are its OCI layouts
     #[arg(long, value_name = "FILE")]
-    #[arg(conflicts_with_all = ["file", "target", "build_args", "labels", "platforms", "no_cache", "no_cache_filter",
-        "pull", "network", "add_hosts", "ulimits", "shm_size", "call", "check", "cache_from", "cache_to"])]
+    #[arg(conflicts_with_all = ["file", "target", "build_args", "labels", "platforms", "no_cache_filter", "pull",
+        "network", "add_hosts", "ulimits", "shm_size", "call", "check"])]
     llb: Option<String>,
     /// Name of the image; may be repeated
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
@@ -181,6 +181,7 @@ impl Args {
     /// Refuses what would change the result and is not done; says what is ignored.
     pub fn admit(&self, session: &Session) -> anyhow::Result<()> {
         refuse(self)?;
+        solve::admit(&self.allow, session)?;
         session.warn_ignored(&self.ignored.0);
         if let Some(tag) = self.tags.iter().find(|tag| tag.digest().is_some()) {
             return Err(usage(format!("a name to give cannot have a digest: {tag}")));
@@ -231,152 +232,23 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
 pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
     let env = &session.env;
     let tags: Vec<Reference> = args.tags.iter().cloned().map(Reference::or_latest).collect();
-    if let Some(file) = &args.llb {
-        let (plan, exports) = (definition(file, &args, session)?, exports(&args, &tags, session)?);
-        return Ok(Build {
-            plan,
-            secrets: args.secrets,
-            secret_values: BTreeMap::new(),
-            ssh: args.ssh,
-            exports,
-            allow: args.allow,
-            epoch: session.epoch()?,
-            mode: if args.no_console { Mode::Plain } else { args.progress },
-            quiet: args.quiet,
-            iidfile: args.iidfile.map(|path| env.absolute(path)),
-            metadata_file: args.metadata_file.map(|path| env.absolute(path)),
-            record: None,
-        });
-    }
-    let (context, dockerfile) = match &args.inline_dockerfile {
-        Some(text) => {
-            let source = DockerfileSource::Text { name: "inline".to_owned(), text: text.clone() };
-            context::with_dockerfile(session, &args.context, source)?
-        }
-        None => context::resolve(session, &args.context, args.file.as_deref())?,
-    };
-    let build_args = build_args(&args.build_args, session);
-    let epoch = match build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()).map(|text| text.parse()) {
-        None => session.epoch()?,
-        Some(Ok(seconds)) => session.unpinned_epoch()?.pinned(seconds),
-        // The name of something: the frontend knows what has a date.
-        Some(Err(_)) => session.unpinned_epoch()?,
-    };
     let exports = exports(&args, &tags, session)?;
-    let caches = cache::read(&args.cache_from, &args.cache_to, ["--cache-from", "--cache-to"], session)?;
-    let mut named_contexts = BTreeMap::new();
-    for (name, value) in args.build_contexts {
-        let value =
-            contexts::absolute(&value, env).map_err(|error| usage(format!("--build-context {name}: {error}")))?;
-        named_contexts.insert(name, value);
-    }
-    let network = match args.network.as_str() {
-        "default" | "" => None,
-        "host" => Some(Network::Host),
-        "none" => Some(Network::None),
-        other => return Err(usage(format!("--network={other} is not known (default, host, none)"))),
-    };
-    let no_cache = match (args.no_cache, args.no_cache_filter) {
-        (true, _) => NoCache::All,
-        (false, stages) if stages.is_empty() => NoCache::Use,
-        (false, stages) => NoCache::Stages(stages),
-    };
-    let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
-    let record = session.journal().and_then(|_| {
-        let Context::Directory(dir) = &context else { return None };
-        let (dockerfile, text) = match &dockerfile {
-            DockerfileSource::Path(path) => (path.clone(), None),
-            DockerfileSource::Text { text, .. } => (None, Some(text.clone())),
-            // A task's report is of what is here.
-            DockerfileSource::Remote(_) => return None,
-        };
-        Some(BuildRecord {
-            cwd: session.env.cwd().to_owned(),
-            context: dir.clone(),
-            dockerfile,
-            text,
-            build_args: build_args.clone(),
-            labels: labels.clone(),
-            platform: args.platforms.first().map(ToString::to_string),
-            named_contexts: named_contexts.clone(),
-            secrets: args.secrets.clone(),
-            ssh: args.ssh.clone(),
-            extra_hosts: args.add_hosts.clone(),
-            network: network.map(flags::network_name),
-            allow: args.allow.clone(),
-            ulimits: args.ulimits.clone(),
-            shm_size: args.shm_size,
-        })
-    });
-    let plan = DockerfilePlan {
-        context,
-        dockerfile,
-        target: args.target.filter(|target| !target.is_empty()),
-        build_args,
-        labels,
-        platforms: args.platforms,
-        named_contexts,
-        no_cache,
-        pull: args.pull,
-        network,
-        extra_hosts: args.add_hosts,
-        ulimits: args.ulimits,
-        shm_size: args.shm_size,
-        caches,
+    let Meant { plan, epoch, record } = match &args.llb {
+        Some(file) => plan::definition(file, &args, session)?,
+        None => plan::dockerfile(&args, session)?,
     };
     Ok(Build {
-        plan: Plan::Dockerfile(Box::new(plan)),
+        caches: cache::read(&args.cache_from, &args.cache_to, ["--cache-from", "--cache-to"], session)?,
         secrets: args.secrets,
-        secret_values: BTreeMap::new(),
         ssh: args.ssh,
-        exports,
         allow: args.allow,
-        epoch,
         mode: if args.no_console { Mode::Plain } else { args.progress },
         quiet: args.quiet,
         iidfile: args.iidfile.map(|path| env.absolute(path)),
         metadata_file: args.metadata_file.map(|path| env.absolute(path)),
         record,
+        ..Build::new(plan, exports, epoch)
     })
-}
-
-/// What another LLB client made, with the folders that it may name.
-fn definition(file: &str, args: &Args, session: &Session) -> anyhow::Result<Plan> {
-    let mut locals = BTreeMap::new();
-    for (name, dir) in [("context", args.context.as_str())]
-        .into_iter()
-        .chain(args.build_contexts.iter().map(|(name, dir)| (name.as_str(), dir.as_str())))
-    {
-        let path = session.absolute(dir);
-        if !path.is_dir() {
-            return Err(missing(format!("{name}={dir} is not a folder, and a definition's local sources are")));
-        }
-        locals.insert(name.to_owned(), path);
-    }
-    Ok(Plan::Llb { definition: crate::cli::definition::read(file, session)?, locals })
-}
-
-/// `KEY=VALUE`; a key alone takes the variable of that name, and is no argument where there is none. Proxies reach
-/// every build, as Docker's clients pass them on; the frontend keeps them out of history and cache keys.
-pub fn build_args(typed: &[String], session: &Session) -> BTreeMap<String, String> {
-    const PASSED_ON: [&str; 6] =
-        ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "SOURCE_DATE_EPOCH"];
-    let env = &session.env;
-    let mut args = BTreeMap::new();
-    for name in PASSED_ON {
-        for name in [name.to_owned(), name.to_lowercase()] {
-            args.extend(env.nonempty(&name).map(|value| (name.clone(), value.to_owned())));
-        }
-    }
-    for arg in typed {
-        match arg.split_once('=') {
-            Some((key, value)) => {
-                args.insert(key.to_owned(), value.to_owned());
-            }
-            None => args.extend(env.var(arg).map(|value| (arg.clone(), value.to_owned()))),
-        }
-    }
-    args
 }
 
 fn exports(args: &Args, tags: &[Reference], session: &Session) -> anyhow::Result<Vec<Export>> {
