@@ -102,6 +102,13 @@ fn buildctl_builds_dockerfiles_and_definitions() {
     assert_eq!(place.dockless("images -q acct/x:1").ok().lines().count(), 1);
     let err = buildctl(&format!("{base} --opt colour=red")).fails_with(1);
     assert!(err.contains("--opt colour is not supported"), "{err}");
+    let err = buildctl("build --frontend gateway.v0 --opt source=r.example/frontend:1").fails_with(1);
+    assert!(
+        err.contains("--frontend gateway.v0 with r.example/frontend:1 is not supported; dockerfile.v0 is"),
+        "{err}"
+    );
+    let err = buildctl("build --frontend gateway.v0").fails_with(1);
+    assert!(err.contains("gateway.v0 needs the image of a frontend"), "{err}");
     let err = buildctl("build").fails_with(1);
     assert!(err.contains("please specify --frontend or pipe LLB definition to stdin"), "{err}");
 
@@ -110,6 +117,46 @@ fn buildctl_builds_dockerfiles_and_definitions() {
     let mut child = command.spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"no definition").unwrap();
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn buildctl_tells_where_it_looks_and_what_it_does_not_do() {
+    let place = Place::empty();
+    let buildctl = |words: &str| place.run("buildctl", words.split_whitespace());
+    let nobody = format!("unix://{}/nobody", place.work().display());
+    let err = buildctl(&format!("--addr {nobody} du")).fails_with(1);
+    assert!(err.contains(&format!("reach the engine at {nobody}: No such file")), "{err}");
+    let err = buildctl(&format!("--addr {nobody} --wait --timeout 1 du")).fails_with(1);
+    assert!(err.contains("no answer"), "{err}");
+    // A task says where its tools build, whatever they were told before.
+    let mut chosen = place.command("buildctl");
+    let chosen = ended(chosen.env("DOCKLESS_ENGINE", "local").args(["--addr", &nobody, "du"]));
+    assert!(chosen.err.contains("--addr") && chosen.err.contains("DOCKLESS_ENGINE says local"), "{}", chosen.err);
+    assert!(chosen.ok().ends_with("Total: 0B\n"));
+    for (words, part) in [
+        ("--addr nonsense du", "--addr: \"nonsense\" is no engine"),
+        ("--log-format json du", "--log-format json is not supported"),
+        ("--tlsservername x du", "--tlsservername needs --tlscacert or --tlsdir"),
+        ("--tlsdir x --tlscacert y du", "cannot be used with"),
+        ("--tlscert x --tlscacert y du", "--tlskey"),
+        ("--addr tcp://127.0.0.1:1 --tlscacert none.pem du", "reach the engine at buildkit://127.0.0.1:1"),
+        ("du --filter colour==red", "filter \"colour==red\" is not known here"),
+        ("prune --filter type==x", "--filter type==x is not supported; --keep-duration is"),
+        ("prune --free-storage 1", "--keep-storage is"),
+        ("debug workers --filter x", "--filter x without an engine elsewhere is not supported"),
+        ("build --frontend dockerfile.v0 --local context=. --trace x", "--trace"),
+    ] {
+        let err = buildctl(words).fails_with(1);
+        assert!(err.contains(part), "{words}: {err}");
+    }
+    let workers = buildctl("debug workers --format json").ok();
+    assert!(workers.starts_with(r#"[{"buildkitVersion":{"version":"dockless "#), "{workers}");
+    assert_eq!(buildctl("prune --keep-storage 10").ok(), "Total: 0B\n");
+    assert_eq!(buildctl("du --format {{len.}}").ok(), "0\n");
+    let mut theirs = place.command("dockless");
+    place.write("Dockerfile", "FROM scratch\n");
+    let err = ended(theirs.env("DOCKLESS_FRONTEND", "engine").args(["build", "."])).fails_with(1);
+    assert!(err.contains("DOCKLESS_FRONTEND=engine needs an engine elsewhere"), "{err}");
 }
 
 #[test]

@@ -41,6 +41,9 @@ fn dockerd_builds_what_the_local_engine_builds() {
     what_is_built_there_can_be_built_on(&place, &engine);
     a_failure_is_told_as_the_local_engine_tells_it(&place, &engine);
     a_definition_is_solved(&place, &engine);
+    an_old_engine_refuses_what_it_does_not_know(&place, &engine);
+    its_own_frontend_reads_a_dockerfile(&place, &engine, &dockerd);
+    caches_are_read_and_written_there(&place, &engine, &dockerd);
     the_engine_is_looked_at(&place, &engine);
 }
 
@@ -67,12 +70,137 @@ fn what_is_built_there_can_be_built_on(place: &Place, engine: &str) {
     assert_eq!(place.dockless("run --rm on:1 cat /told").ok(), "hush");
 }
 
+/// An image that only this store has becomes one of dockerd's own.
+fn give(place: &Place, dockerd: &Dockerd, name: &str) {
+    let archive = place.at("given.tar");
+    place.run("dockless", ["save", "-o", archive.to_str().unwrap(), name]).ok();
+    run(dockerd.docker(&["load", "-q", "-i"]).arg(&archive));
+}
+
+fn its_own_frontend_reads_a_dockerfile(place: &Place, engine: &str, dockerd: &Dockerd) {
+    give(place, dockerd, BUSYBOX);
+    place.write(
+        "theirs/its.dockerfile",
+        &format!(
+            "FROM {BUSYBOX} AS made\nARG WORD\nRUN --mount=type=secret,id=s echo $WORD $(cat /run/secrets/s) >/word\n\
+             FROM scratch\nCOPY --from=made /word /\nCOPY . /\nLABEL by=them\n"
+        ),
+    );
+    place.write("theirs/its.dockerfile.dockerignore", "hidden\nits.*\n");
+    place.write("theirs/hidden", "");
+    place.write("theirs/shown", "");
+    let words = ["build", "--network=host", "--build-arg", "WORD=hi", "--secret", "id=s,src=secret", "--label", "l=m"];
+    let mut build = dockless(place, engine);
+    build.env("DOCKLESS_FRONTEND", "engine").args(words).args(["-f", "theirs/its.dockerfile", "-t", "theirs:1"]);
+    build.args(["-o", "type=local,dest=out", "--load", "theirs"]);
+    ended(&mut build).ok();
+    assert_eq!(tree(&place.at("out")), ["shown", "word"]);
+    assert_eq!(place.read("out/word"), "hi hush\n");
+    fs::remove_dir_all(place.at("out")).unwrap();
+    let labels = place.run("dockless", ["inspect", "-f", "{{json .Config.Labels}}", "theirs:1"]).ok();
+    assert_eq!(labels.trim(), r#"{"by":"them","l":"m"}"#);
+
+    let buildctl =
+        |words: &str| ended(place.command("buildctl").env("DOCKLESS_FRONTEND", "engine").args(words.split(' ')));
+    let face = format!("--addr {engine} build --local context=theirs --local dockerfile=theirs");
+    let built = buildctl(&format!(
+        "{face} --frontend dockerfile.v0 --opt filename=its.dockerfile --opt build-arg:WORD=you --opt \
+         force-network-mode=host --allow network.host --output type=local,dest=out --metadata-file said"
+    ));
+    built.ok();
+    assert_eq!(place.read("out/word"), "you\n");
+    fs::remove_dir_all(place.at("out")).unwrap();
+
+    // There is no such image anywhere: that the engine looks for it is all that can be seen without one.
+    let error = buildctl(&format!("{face} --frontend gateway.v0 --opt source=127.0.0.1:1/frontend:1")).fails_with(1);
+    assert!(error.contains("127.0.0.1:1/frontend:1"), "{error}");
+    place.write("theirs/Dockerfile", "# syntax=127.0.0.1:1/other:1\nFROM scratch\n");
+    let error = ended(dockless(place, engine).args(["build", "theirs"])).fails_with(3);
+    assert!(error.contains("127.0.0.1:1/other:1"), "{error}");
+    let named = ["build", "--build-context", "c=docker-image://x", "theirs"];
+    let error = ended(dockless(place, engine).args(named)).fails_with(1);
+    assert!(error.contains("too old for its frontend to know the build context c"), "{error}");
+}
+
+fn caches_are_read_and_written_there(place: &Place, engine: &str, dockerd: &Dockerd) {
+    place.write(
+        "kept/Dockerfile",
+        &format!("FROM {BUSYBOX}\nRUN cat /proc/sys/kernel/random/uuid >/id\nCOPY Dockerfile /\n"),
+    );
+    let build = |words: &[&str]| {
+        ended(dockless(place, engine).args(["build", "--network=host", "--progress=plain"]).args(words).arg("kept"))
+    };
+    build(&["-t", "kept:1", "--cache-to", "type=inline"]).ok();
+    let id = place.dockless("run --rm kept:1 cat /id").ok();
+    // As another engine would have it: the image, and nothing of what was built.
+    give(place, dockerd, "kept:1");
+    ended(place.command("buildctl").args(["--addr", engine, "prune", "--all"])).ok();
+    build(&["-t", "kept:2", "--cache-from", "kept:1"]).ok();
+    assert_eq!(place.dockless("run --rm kept:2 cat /id").ok(), id, "taken over");
+    build(&["-t", "kept:3", "--no-cache"]).ok();
+    assert_ne!(place.dockless("run --rm kept:3 cat /id").ok(), id, "made anew");
+
+    // A folder of this machine is read through the session; keys of ours say nothing to another engine.
+    ended(dockless(place, "local").args(["build", "--cache-to", "type=local,dest=cache", "kept"])).ok();
+    let read = build(&["-t", "kept:4", "--cache-from", "type=local,src=cache"]);
+    let line = read.err.lines().find(|line| line.contains("importing cache manifest from local:")).map(str::to_owned);
+    let step = line.unwrap_or_else(|| panic!("{}", read.err)).split(' ').next().unwrap_or_default().to_owned();
+    assert!(read.err.contains(&format!("{step} DONE")), "{}", read.err);
+    read.ok();
+    let missing = build(&["--cache-from", "type=local,src=nowhere"]);
+    assert!(missing.err.contains("it has no cache with the tag latest"), "{}", missing.err);
+    missing.ok();
+    // dockerd of this age writes no cache but inline ones, and says so.
+    let error = build(&["--cache-to", "type=local,dest=cache2"]).fails_with(1);
+    assert!(error.contains("unknown cache exporter: \"local\""), "{error}");
+}
+
+/// 20.10 knows nothing of what came after it.
+fn an_old_engine_refuses_what_it_does_not_know(place: &Place, engine: &str) {
+    place.write("plain/Dockerfile", &format!("FROM {BUSYBOX}\nRUN echo here >/here\n"));
+    place.dockless("build -o type=oci,dest=layout,tar=false plain").ok();
+    let index: serde_json::Value = serde_json::from_str(&place.read("layout/index.json")).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    fs::write(place.at("of-layout"), layout_definition(digest)).unwrap();
+    let words =
+        ["build", "--llb", "of-layout", "--build-context", "mine=oci-layout://layout", "-o", "type=local,dest=out"];
+    let error = ended(dockless(place, engine).args(words).arg("llb")).fails_with(1);
+    assert!(error.contains("source.ocilayout"), "{error}");
+    ended(dockless(place, "local").args(words).arg("llb")).ok();
+    assert_eq!(place.read("out/here"), "here\n");
+    fs::remove_dir_all(place.at("out")).unwrap();
+    let error = place.dockless("build --llb of-layout llb").fails_with(1);
+    assert!(error.contains("no OCI layout \"mine\" was given"), "{error}");
+}
+
+fn layout_definition(digest: &str) -> Vec<u8> {
+    use dockless::base::Platform;
+    use dockless::llb::build::Builder;
+    use dockless::llb::source;
+    let mut builder = Builder::new();
+    let reference = format!("layout.example/any@{digest}").parse().unwrap();
+    let head = builder.output(source::oci_layout(&reference, "mine", &Platform::host()));
+    prost::Message::encode_to_vec(&builder.finish(Some(head)))
+}
+
 fn the_engine_is_looked_at(place: &Place, engine: &str) {
-    let buildctl = |words: &[&str]| ended(place.command("buildctl").env("BUILDKIT_HOST", engine).args(words)).ok();
-    let workers = buildctl(&["debug", "workers"]);
-    assert!(workers.contains(&dockless::base::Platform::host().to_string()), "{workers}");
+    let buildctl = |words: &[&str]| ended(place.command("buildctl").args(["--addr", engine]).args(words)).ok();
+    let platform = dockless::base::Platform::host().to_string();
+    assert!(buildctl(&["debug", "workers"]).contains(&platform));
+    let told = buildctl(&["debug", "workers", "-v"]);
+    assert!(told.starts_with("ID:          moby\n") && told.contains("Labels:\n"), "{told}");
+    assert_eq!(buildctl(&["debug", "workers", "--format", "{{range .}}{{.ID}}{{end}}"]), "moby\n");
     let total = |said: String| said.lines().last().unwrap_or_default().to_owned();
     assert_ne!(total(buildctl(&["du"])), "Total: 0B");
+    let records = |words: &[&str]| -> Vec<serde_json::Value> {
+        serde_json::from_str(&buildctl(&[&["du", "--format", "json"], words].concat())).unwrap()
+    };
+    let (all, local) = (records(&[]), records(&["--filter", "type==source.local"]));
+    assert!(local.iter().all(|record| record["recordType"] == "source.local"), "{local:?}");
+    assert!(!local.is_empty() && local.len() < all.len(), "{local:?}");
+    assert!(buildctl(&["du", "-v"]).contains("Type:           source.local\n"));
+    buildctl(&["prune", "--filter", "type==source.local"]);
+    assert_eq!(records(&["--filter", "type==source.local"]), [] as [serde_json::Value; 0]);
     buildctl(&["prune", "--all"]);
     assert_eq!(total(buildctl(&["du"])), "Total: 0B");
 }
@@ -94,6 +222,11 @@ fn a_definition_is_solved(place: &Place, engine: &str) {
     let words = ["build", "--llb", "definition", "--output", "type=local,dest=out", "llb"];
     for engine in [engine, "local"] {
         ended(dockless(place, engine).args(words)).ok();
+        assert_eq!(tree(&place.at("out")), ["d/", "d/file"], "{engine}");
+        fs::remove_dir_all(place.at("out")).unwrap();
+        let mut piped = place.command("buildctl");
+        piped.args(["build", "--local", "context=llb", "--output", "type=local,dest=out"]);
+        ended(piped.env("DOCKLESS_ENGINE", engine).stdin(fs::File::open(&definition).unwrap())).ok();
         assert_eq!(tree(&place.at("out")), ["d/", "d/file"], "{engine}");
         fs::remove_dir_all(place.at("out")).unwrap();
     }
