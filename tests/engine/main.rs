@@ -6,6 +6,7 @@ mod child;
 mod containers;
 mod contexts;
 mod fixture;
+mod llb;
 mod platforms;
 mod processes;
 mod steps;

@@ -1,0 +1,223 @@
+//! Definitions of other LLB clients, solved in this process: those that the `buildkit-llb` crate made, as
+//! `tests/llb/recorder` wrote them down, and some of our own builder with what that crate cannot say.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dockless::base::{Platform, Progress, Secret};
+use dockless::engine::{Dest, Engine as _, Export, Given, LocalEngine, Plan};
+use dockless::llb::build::{Builder, Draft, Output};
+use dockless::llb::{self, pb, source};
+use pb::file_action::Action;
+use prost::Message as _;
+
+use crate::fixture::{World, listing, request};
+
+fn recorded(case: &str) -> (PathBuf, pb::Definition) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llb").join(case);
+    let bytes = fs::read(dir.join("definition.pb")).unwrap();
+    (dir, pb::Definition::decode(bytes.as_slice()).unwrap())
+}
+
+/// The files of what a definition makes.
+fn solved(world: &World, definition: pb::Definition) -> anyhow::Result<BTreeMap<String, String>> {
+    let dest = world.dir.path().join("solved.tar");
+    let mut request = request(Progress::none());
+    let locals = BTreeMap::from([("context".to_owned(), world.context())]);
+    request.plan = Plan::Llb { definition, given: Given { locals, ..Given::default() } };
+    request.secrets.insert("s".to_owned(), Secret::from("hush"));
+    request.exports = vec![Export::Tar { dest: Dest::File(dest.clone()) }];
+    LocalEngine::new(world.reopen()).solve(&request)?;
+    Ok(listing(&dest))
+}
+
+#[test]
+fn recorded_definitions_are_read() {
+    for case in ["run", "files", "sources"] {
+        let (dir, definition) = recorded(case);
+        let graph = llb::Graph::decode(&definition).unwrap();
+        assert_eq!(llb::print::text(&graph), fs::read_to_string(dir.join("graph.txt")).unwrap(), "{case}");
+    }
+}
+
+#[test]
+fn recorded_definitions_are_built() {
+    let Some(world) = World::with_busybox() else { return };
+    world.write("a.txt", "from-a\n");
+    world.write("b.txt", "b");
+    world.write("c.md", "c");
+    std::os::unix::fs::symlink("a.txt", world.context().join("link")).unwrap();
+    let names = |files: BTreeMap<String, String>| files.into_keys().filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    let run = solved(&world, recorded("run").1).unwrap();
+    assert!(run["base/added"].ends_with("hi\n") && run["copied"].ends_with("from-a\n"), "{run:?}");
+    assert_eq!(names(run), ["base", "base/added", "base/below", "copied"]);
+    let files = solved(&world, recorded("files").1).unwrap();
+    assert!(files["a/b/made"].ends_with("content") && files["followed"].ends_with("from-a\n"), "{files:?}");
+    assert_eq!(names(files), ["a", "a/b", "a/b/made", "followed", "texts", "texts/a.txt", "texts/b.txt"]);
+}
+
+fn file(builder: &mut Builder, base: Option<Output>, actions: Vec<Action>) -> Output {
+    let mut draft = Draft::default();
+    let first = draft.input_or_scratch(base);
+    let inputs = draft.inputs.len() as i64;
+    let count = actions.len() as i64;
+    let actions = (0..).zip(actions).map(|(i, action)| pb::FileAction {
+        input: if i == 0 { first } else { inputs + i - 1 },
+        secondary_input: -1,
+        output: if i + 1 == count { 0 } else { -1 },
+        action: Some(action),
+    });
+    draft.op = Some(pb::op::Op::File(pb::FileOp { actions: actions.collect() }));
+    builder.output(draft)
+}
+
+fn mkfile(path: &str, mode: i32) -> Action {
+    Action::Mkfile(pb::FileActionMkFile { path: path.to_owned(), mode, timestamp: -1, ..Default::default() })
+}
+
+#[test]
+fn what_came_after_2020_is_built_too() {
+    let Some(world) = World::with_busybox() else { return };
+    let mut builder = Builder::new();
+    let image = source::image(&"busybox:latest".parse().unwrap(), &Platform::host());
+    let base = builder.output(image);
+    let owner = |id| Some(pb::UserOpt { user: Some(pb::user_opt::User::ById(id)) });
+    let made = vec![
+        Action::Mkdir(pb::FileActionMkDir {
+            path: "/d".to_owned(),
+            mode: 0o750,
+            owner: Some(pb::ChownOpt { user: owner(7), group: owner(8) }),
+            timestamp: -1,
+            ..Default::default()
+        }),
+        mkfile("/d/one", 0o640),
+        mkfile("/d/two", 0o600),
+        Action::Symlink(pb::FileActionSymlink {
+            oldpath: "d/one".to_owned(),
+            newpath: "/link".to_owned(),
+            timestamp: -1,
+            ..Default::default()
+        }),
+        Action::Rm(pb::FileActionRm { path: "/d/t*".to_owned(), allow_wildcard: true, ..Default::default() }),
+    ];
+    let below = file(&mut builder, Some(base), made);
+    let script = "test $(cat /run/secrets/s)$S = hushhush && test \"$(hostname)\" = there && echo 1 >/tmp/gone && \
+                  echo done >/ran; exit 3";
+    let exec = pb::ExecOp {
+        meta: Some(pb::Meta {
+            args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec!["PATH=/bin".to_owned()],
+            cwd: "/".to_owned(),
+            hostname: "there".to_owned(),
+            valid_exit_codes: vec![3],
+            ..Default::default()
+        }),
+        network: pb::NetMode::None.into(),
+        mounts: vec![
+            pb::Mount { dest: "/".to_owned(), output: 0, ..Default::default() },
+            pb::Mount {
+                dest: "/tmp".to_owned(),
+                input: -1,
+                output: -1,
+                mount_type: pb::MountType::Tmpfs.into(),
+                tmpfs_opt: Some(pb::TmpfsOpt { size: 1 << 20 }),
+                ..Default::default()
+            },
+            pb::Mount {
+                dest: "/run/secrets/s".to_owned(),
+                input: -1,
+                output: -1,
+                mount_type: pb::MountType::Secret.into(),
+                secret_opt: Some(pb::SecretOpt { id: "s".to_owned(), mode: 0o400, ..Default::default() }),
+                ..Default::default()
+            },
+        ],
+        secretenv: vec![pb::SecretEnv { id: "s".to_owned(), name: "S".to_owned(), optional: false }],
+        ..Default::default()
+    };
+    let mut draft = Draft::new(pb::op::Op::Exec(exec));
+    draft.input(below);
+    let ran = builder.output(draft);
+    let mut draft = Draft::new(pb::op::Op::Diff(pb::DiffOp {
+        lower: Some(pb::LowerDiffInput { input: 0 }),
+        upper: Some(pb::UpperDiffInput { input: 1 }),
+    }));
+    draft.input(base);
+    draft.input(ran);
+    let diff = builder.output(draft);
+    let other = file(&mut builder, None, vec![mkfile("/merged", 0o600)]);
+    let head = llb::merge::merge(&mut builder, &[Some(diff), Some(other)], |_| ());
+    let definition = builder.finish(head);
+    let graph = llb::Graph::decode(&definition).unwrap();
+    let declared: Vec<String> = graph.vertices().iter().flat_map(|vertex| vertex.meta.caps.keys().cloned()).collect();
+    for cap in
+        ["diffop", "mergeop", "exec.validexitcode", "exec.secretenv", "exec.mount.tmpfs.size", "file.symlink.create"]
+    {
+        assert!(declared.iter().any(|declared| declared == cap), "{cap}: {declared:?}");
+    }
+    let files = solved(&world, definition).unwrap();
+    assert!(files["d"].starts_with("750 7:8") && files["d/one"].starts_with("640 "), "{files:?}");
+    assert!(
+        files["ran"].ends_with("done\n") && files.contains_key("merged") && files.contains_key("link"),
+        "{files:?}"
+    );
+    // Nothing of the base, of what went again, and of what was mounted.
+    for gone in ["bin", "d/two", "tmp/gone", "run/secrets/s"] {
+        assert!(!files.contains_key(gone), "{gone}: {files:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_honoured_is_an_error_that_names_it() {
+    let world = World::new();
+    let with = |change: &dyn Fn(&mut pb::Op, &mut pb::OpMetadata)| {
+        let mut op = pb::Op {
+            op: Some(pb::op::Op::Source(pb::SourceOp {
+                identifier: "local://context".to_owned(),
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let mut meta = pb::OpMetadata::default();
+        change(&mut op, &mut meta);
+        let bytes = llb::encode::op_bytes(&op);
+        let digest = llb::encode::digest(&bytes).to_string();
+        let head = pb::Op { inputs: vec![pb::Input { digest: digest.clone(), index: 0 }], ..Default::default() };
+        let metadata = BTreeMap::from([(digest, meta)]).into_iter().collect();
+        let definition = pb::Definition { def: vec![bytes, head.encode_to_vec()], metadata, source: None };
+        solved(&world, definition).map_err(|error| format!("{error:#}"))
+    };
+    assert!(with(&|_, _| ()).is_ok());
+    let source = |op: &mut pb::Op, identifier: &str, attrs: &[(&str, &str)]| {
+        let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        op.op = Some(pb::op::Op::Source(pb::SourceOp { identifier: identifier.to_owned(), attrs }));
+    };
+    type Change<'a> = &'a dyn Fn(&mut pb::Op, &mut pb::OpMetadata);
+    let cases: [(Change<'_>, &str); 9] = [
+        (&|_, meta| drop(meta.caps.insert("exec.teleport".to_owned(), true)), "needs the capability exec.teleport"),
+        (
+            &|op, _| op.constraints = Some(pb::WorkerConstraints { filter: vec!["gpu==yes".to_owned()] }),
+            "needs a worker with gpu==yes",
+        ),
+        (&|op, _| source(op, "local://context", &[("local.colour", "red")]), "attribute local.colour is not supported"),
+        (&|op, _| source(op, "local://other", &[]), "no local directory \"other\" was given"),
+        (&|op, _| source(op, "floppy://a", &[]), "source floppy:// is not supported"),
+        (&|op, _| source(op, "oci-layout://a/b:1", &[("oci.store", "x")]), "an oci-layout source without a digest"),
+        (
+            &|op, _| source(op, &format!("oci-layout://a/b@sha256:{}", "0".repeat(64)), &[]),
+            "names no store (oci.store)",
+        ),
+        (
+            &|op, _| source(op, &format!("oci-layout://a/b@sha256:{}", "0".repeat(64)), &[("oci.store", "x")]),
+            "no OCI layout \"x\" was given",
+        ),
+        (&|op, _| op.op = Some(pb::op::Op::Build(pb::BuildOp::default())), "BuildOp"),
+    ];
+    for (change, part) in cases {
+        let error = with(change).unwrap_err();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    // A capability that is told of as not needed asks for nothing.
+    assert!(with(&|_, meta| drop(meta.caps.insert("exec.teleport".to_owned(), false))).is_ok());
+}
