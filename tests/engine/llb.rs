@@ -193,9 +193,12 @@ fn what_cannot_be_honoured_is_an_error_that_names_it() {
         let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         op.op = Some(pb::op::Op::Source(pb::SourceOp { identifier: identifier.to_owned(), attrs }));
     };
+    let need = |meta: &mut pb::OpMetadata, cap: &str, needed: bool| {
+        meta.caps.insert(cap.to_owned(), needed);
+    };
     type Change<'a> = &'a dyn Fn(&mut pb::Op, &mut pb::OpMetadata);
     let cases: [(Change<'_>, &str); 9] = [
-        (&|_, meta| drop(meta.caps.insert("exec.teleport".to_owned(), true)), "needs the capability exec.teleport"),
+        (&|_, meta| need(meta, "exec.teleport", true), "needs the capability exec.teleport"),
         (
             &|op, _| op.constraints = Some(pb::WorkerConstraints { filter: vec!["gpu==yes".to_owned()] }),
             "needs a worker with gpu==yes",
@@ -219,5 +222,5 @@ fn what_cannot_be_honoured_is_an_error_that_names_it() {
         assert!(error.contains(part), "{part}: {error}");
     }
     // A capability that is told of as not needed asks for nothing.
-    assert!(with(&|_, meta| drop(meta.caps.insert("exec.teleport".to_owned(), false))).is_ok());
+    assert!(with(&|_, meta| need(meta, "exec.teleport", false)).is_ok());
 }
