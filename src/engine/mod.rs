@@ -166,6 +166,14 @@ pub enum Export {
 }
 
 impl Export {
+    /// How its layers are made; none for what has no layers.
+    pub fn options(&self) -> Option<&LayerOptions> {
+        match self {
+            Self::Image { options, .. } | Self::Docker { options, .. } | Self::Oci { options, .. } => Some(options),
+            Self::Tar { .. } | Self::Local { .. } => None,
+        }
+    }
+
     /// Whether it goes to standard output, where there is room for one.
     pub fn is_to_stdout(&self) -> bool {
         match self {

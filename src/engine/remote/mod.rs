@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use super::exports::Inline;
 use super::local::{Job, LocalEngine, Site, Solved, Work};
 use super::shared::{INLINE, SharedCaches, StepCache};
-use super::{Engine, SolveOutcome, SolveRequest, State};
+use super::{Engine, Export, SolveOutcome, SolveRequest, State};
 use crate::base::{Digest, Platform, Reference, VertexDigest};
 use crate::export::{self, Dest, LayerOptions};
 use crate::image::config::History;
@@ -269,6 +269,13 @@ type Sent = HashMap<VertexDigest, pb::SourceOp>;
 
 impl Engine for RemoteEngine {
     fn solve(&self, request: &SolveRequest) -> anyhow::Result<SolveOutcome> {
+        if request.exports.iter().filter_map(Export::options).any(|options| options.rewrite_timestamp) {
+            bail!(
+                "rewrite-timestamp=true is not supported by an engine elsewhere ({}): layers keep the times at which it \
+                 made them",
+                self.address
+            );
+        }
         let client = request.progress.step(&format!("[internal] connect to {}", self.address), |_| {
             reach::connect(&self.address, self.state().env(), &request.cancel)
         })?;
