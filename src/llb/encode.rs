@@ -1,5 +1,5 @@
-//! Canonical bytes of an op. Go writes a message's plain fields in the order of their numbers and its oneof last;
-//! prost writes everything by number. Vertex digests are digests of these bytes, so the order is Go's.
+//! Canonical bytes of an op. Go writes a message's plain fields in the order of their numbers and its oneof last (before
+//! BuildKit left gogo's protobuf, all by number); prost writes everything by number. Vertex digests are digests of these bytes, so the order is Go's.
 
 use prost::Message;
 

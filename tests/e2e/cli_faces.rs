@@ -120,6 +120,47 @@ fn buildctl_builds_dockerfiles_and_definitions() {
 }
 
 #[test]
+fn a_definition_comes_by_pipe_and_takes_only_what_it_heeds() {
+    let place = Place::empty();
+    place.write("ctx/a.txt", "a");
+    place.write("ctx/link", "linked");
+    let recorded = crate::oracle::repository().join("tests/llb/files/definition.pb");
+    let build = |words: &str| {
+        let mut build = place.command("dockless");
+        build.args(["build", "--llb", "-"]).args(words.split_whitespace()).arg("ctx");
+        ended(build.stdin(std::fs::File::open(&recorded).unwrap()))
+    };
+    build("--no-cache -o type=local,dest=out").ok();
+    assert_eq!(tree(&place.at("out")), ["a/", "a/b/", "a/b/made", "followed", "texts/", "texts/a.txt"]);
+    build("--cache-to type=local,dest=cache -o type=local,dest=out2").ok();
+    let again = build("--cache-from type=local,src=cache --progress=plain -o type=local,dest=out3");
+    assert!(again.err.contains("cache"), "{}", again.err);
+    again.ok();
+    for flag in [
+        "-f x",
+        "--target x",
+        "--build-arg A=1",
+        "--label a=b",
+        "--platform linux/amd64",
+        "--no-cache-filter x",
+        "--pull",
+        "--network none",
+        "--add-host a:1.2.3.4",
+        "--ulimit nofile=1",
+        "--shm-size 1m",
+        "--check",
+        "--call outline",
+    ] {
+        let err = build(flag).fails_with(2);
+        assert!(err.contains("'--llb <FILE>' cannot be used with"), "{flag}: {err}");
+    }
+    let err = build("--build-context x=docker-image://y").fails_with(8);
+    assert!(err.contains("x=docker-image://y is no folder"), "{err}");
+    let err = place.dockless("debug llb --from x --target y").fails_with(2);
+    assert!(err.contains("cannot be used with"), "{err}");
+}
+
+#[test]
 fn buildctl_tells_where_it_looks_and_what_it_does_not_do() {
     let place = Place::empty();
     let buildctl = |words: &str| place.run("buildctl", words.split_whitespace());

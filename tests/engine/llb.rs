@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dockless::base::{Platform, Progress, Secret};
+use dockless::base::{Platform, Progress, Reference, Secret};
 use dockless::engine::{Dest, Engine as _, Export, Given, LocalEngine, Plan};
+use dockless::frontend::{self, ImageConfigs, Input, ResolvedImage};
 use dockless::llb::build::{Builder, Draft, Output};
 use dockless::llb::{self, pb, source};
 use pb::file_action::Action;
 use prost::Message as _;
 
-use crate::fixture::{World, listing, request};
+use crate::fixture::{World, epoch, listing, request};
 
 fn recorded(case: &str) -> (PathBuf, pb::Definition) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llb").join(case);
@@ -223,4 +224,67 @@ fn what_cannot_be_honoured_is_an_error_that_names_it() {
     }
     // A capability that is told of as not needed asks for nothing.
     assert!(with(&|_, meta| need(meta, "exec.teleport", false)).is_ok());
+}
+
+/// A build without images: there is nothing to resolve.
+struct NoImages;
+
+impl ImageConfigs for NoImages {
+    fn resolve(&self, reference: &Reference, _: &Platform) -> anyhow::Result<ResolvedImage> {
+        anyhow::bail!("{reference} is not asked for")
+    }
+}
+
+/// The digests of what our frontend makes, in the order of the graph, had Go's client of 2021 written it: that one gave
+/// every op a platform, wrote fields by their numbers, and knew neither stubs of mounts nor sizes of tmpfs.
+fn as_in_2021(dockerfile: &str) -> Vec<String> {
+    let platform = Platform::new("linux", "amd64", "");
+    let mut input = Input::new("Dockerfile", dockerfile, epoch());
+    input.platform = Some(platform.clone());
+    let graph = llb::Graph::decode(&frontend::build(&input, &NoImages).unwrap().definition).unwrap();
+    let mut theirs: BTreeMap<String, String> = BTreeMap::new();
+    let rewritten = graph.vertices().iter().map(|vertex| {
+        let mut op = vertex.op.clone();
+        op.platform = Some(llb::build::platform_of(&platform));
+        op.inputs.iter_mut().for_each(|input| input.digest.clone_from(&theirs[&input.digest]));
+        if let Some(pb::op::Op::Exec(pb::ExecOp { meta: Some(meta), mounts, .. })) = &mut op.op {
+            meta.remove_mount_stubs_recursive = false;
+            mounts.iter_mut().for_each(|mount| mount.tmpfs_opt = None);
+        }
+        let digest = llb::encode::digest(&op.encode_to_vec()).to_string();
+        theirs.insert(vertex.digest.to_string(), digest.clone());
+        digest
+    });
+    rewritten.collect()
+}
+
+/// Against the digests that dockerd 20.10 tells of when its own frontend, on Go's `client/llb`, reads the same text.
+#[test]
+fn ops_are_those_that_go_s_client_made() {
+    let cases: [(&str, &[&str]); 2] = [
+        (
+            "FROM scratch AS a\nWORKDIR /x/y\nFROM scratch\nCOPY --from=a /x /z/\n\
+             COPY --from=a --chown=7:8 /x /w/\nWORKDIR /z/more\n",
+            &[
+                "7391d39f5ffe053e1dc7ab36cf6e70871c5b1ed41090497d83bdf2eaf0e0a9f5",
+                "08a823af765a8ec9d2be40bd76ebdb0656eba7391151895737b1fcc65c2692d8",
+                "29c458d0c2b1e506811e572e7c82884e2297174b8f99349ac9c7e0941a7ca085",
+                "d68b452d4af97cef0f7df48eced7ec5623809fe2541e460cfcdfabb026e34ad3",
+            ],
+        ),
+        (
+            "FROM scratch\nRUN echo shell\nRUN [\"exec\", \"form\"]\nUSER 7:8\nWORKDIR /w\nENV A=b\n\
+             RUN --mount=type=cache,target=/c,id=i,sharing=locked --mount=type=tmpfs,target=/t echo mounts\n",
+            &[
+                "659abe570d62168d25132df3df2d782714ae6bd59dc5b59f61066c48e10d1e5d",
+                "95447090c87ef38b8295bcc354ea2cd9be5c452693d254e3b60b4be63675ff0b",
+                "b1966c28c7abe600522c2e4a7754d3de380b8e936633cbe8bcb0ff347eba6515",
+                "323de00c7a3cc08d59f49f1356a8501da28ecc988ab5da1991ee796aa94b9991",
+            ],
+        ),
+    ];
+    for (dockerfile, made) in cases {
+        let made: Vec<String> = made.iter().map(|digest| format!("sha256:{digest}")).collect();
+        assert_eq!(as_in_2021(dockerfile), made, "{dockerfile}");
+    }
 }
