@@ -4,6 +4,8 @@
 mod docker_registry;
 #[path = "support/hostile_registry.rs"]
 mod hostile_registry;
+#[path = "support/kept.rs"]
+mod kept;
 #[path = "support/sample_image.rs"]
 mod sample_image;
 
@@ -15,6 +17,8 @@ mod command;
 mod ecr;
 #[path = "registry/hostile.rs"]
 mod hostile;
+#[path = "registry/kept_caches.rs"]
+mod kept_caches;
 #[path = "registry/memory.rs"]
 mod memory;
 #[path = "registry/programs.rs"]

@@ -57,6 +57,12 @@ impl Raw {
     fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
         let text = || value.ok_or_else(|| format!("{key} has no value"));
         let switch = || csv::switch(key, value);
+        if set_layer_option(&mut self.options, key, value)? {
+            if matches!(key, "compression" | "compression-level") {
+                self.layered.push(key.to_owned());
+            }
+            return Ok(());
+        }
         match key {
             "type" => self.kind = Some(text()?.to_owned()),
             "dest" => self.dest = Some(text()?.to_owned()),
@@ -85,17 +91,6 @@ impl Raw {
                     return Err(format!("{key}={} is not supported", value.unwrap_or("true")));
                 }
             }
-            "compression" => {
-                self.options.compression = Some(compression(text()?)?);
-                self.layered.push(key.to_owned());
-            }
-            "compression-level" => {
-                let level = text()?;
-                self.options.level = Some(level.parse().map_err(|_| format!("{key}={level} is not a number"))?);
-                self.layered.push(key.to_owned());
-            }
-            "force-compression" => self.options.force = switch()?,
-            "oci-mediatypes" => self.options.oci_media_types = Some(switch()?),
             "rewrite-timestamp" => self.options.rewrite_timestamp = switch()?,
             _ => {
                 let Some(name) = key.strip_prefix("annotation.").or_else(|| key.strip_prefix("annotation-manifest."))
@@ -167,8 +162,25 @@ impl Raw {
     }
 }
 
-fn name(text: &str) -> Result<Reference, String> {
+/// A name of an image, as it is typed.
+pub fn name(text: &str) -> Result<Reference, String> {
     text.parse::<Reference>().map(Reference::or_latest).map_err(|e| e.to_string())
+}
+
+/// Takes a key that says how layers are stored, which images and step caches have in common. False for every other.
+pub fn set_layer_option(options: &mut LayerOptions, key: &str, value: Option<&str>) -> Result<bool, String> {
+    let text = || value.ok_or_else(|| format!("{key} has no value"));
+    match key {
+        "compression" => options.compression = Some(compression(text()?)?),
+        "compression-level" => {
+            let level = text()?;
+            options.level = Some(level.parse().map_err(|_| format!("{key}={level} is not a number"))?);
+        }
+        "force-compression" => options.force = csv::switch(key, value)?,
+        "oci-mediatypes" => options.oci_media_types = Some(csv::switch(key, value)?),
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 pub fn compression(text: &str) -> Result<Compression, String> {

@@ -27,12 +27,7 @@ pub fn layers(
     epoch: &Epoch,
     cancel: &Cancel,
 ) -> anyhow::Result<Vec<Layer>> {
-    let spec = LayerSpec {
-        compression: options.compression.unwrap_or_default(),
-        level: options.level,
-        force: options.force,
-        clamp_mtime: epoch.source_date().filter(|_| options.rewrite_timestamp),
-    };
+    let spec = options.spec(epoch);
     (0..snapshot.len())
         .map(|index| {
             let blob = snapshots
@@ -63,7 +58,7 @@ pub fn image(
     epoch: &Epoch,
     blobs: &dyn BlobStore,
 ) -> anyhow::Result<Image> {
-    let dialect = if options.oci_media_types == Some(false) { Dialect::Docker } else { Dialect::Oci };
+    let dialect = options.dialect();
     let fallback = epoch.created();
     let made: Vec<Timestamp> = layers.iter().map(|layer| layer.created.unwrap_or(fallback)).collect();
     let mut config = config.clone();
@@ -163,6 +158,21 @@ fn clamp_times(config: &mut ImageConfig, base: Option<&ImageConfig>, limit: Time
 impl LayerOptions {
     pub fn or_compression(&self, default: Compression) -> Self {
         Self { compression: Some(self.compression.unwrap_or(default)), ..self.clone() }
+    }
+
+    /// What a layer is to be.
+    pub fn spec(&self, epoch: &Epoch) -> LayerSpec {
+        LayerSpec {
+            compression: self.compression.unwrap_or_default(),
+            level: self.level,
+            force: self.force,
+            clamp_mtime: epoch.source_date().filter(|_| self.rewrite_timestamp),
+        }
+    }
+
+    /// In whose words layers and manifest are described.
+    pub fn dialect(&self) -> Dialect {
+        if self.oci_media_types == Some(false) { Dialect::Docker } else { Dialect::Oci }
     }
 }
 

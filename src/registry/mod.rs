@@ -21,7 +21,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use bucket::{Addressing, BucketSettings, Object, ObjectAddress};
+pub use bucket::{Addressing, BucketSettings, Held, Object, ObjectAddress, Shelf};
 pub use ecr::{AwsKeys, region as ecr_region};
 pub use error::{Error, Refusal, Result, Service};
 pub use watch::Patience;

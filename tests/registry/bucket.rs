@@ -276,6 +276,23 @@ fn an_image_goes_through_a_bucket_and_comes_back_the_same() {
 }
 
 #[test]
+fn a_step_cache_goes_through_a_bucket() {
+    let Some(server) = Server::start() else { return };
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for home in [&here, &there] {
+        std::fs::write(home.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /a\nWORKDIR /made\n").unwrap();
+    }
+    let cache = "type=s3,bucket=images,region=us-east-1,prefix=team/";
+    // The second time everything is there, and made new at once.
+    for _ in 0..2 {
+        ok(server.dockless(here.path(), &format!("build --cache-to {cache},touch_refresh=0s .")));
+    }
+    let output = server.dockless(there.path(), &format!("build --progress plain --cache-from {cache} ."));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(text.lines().filter(|line| line.ends_with(" CACHED")).count(), 2, "{text}");
+}
+
+#[test]
 fn what_is_no_object_is_refused_before_anybody_is_asked() {
     let home = tempfile::tempdir().unwrap();
     let fails = |words: &str, code: i32, expected: &str| {

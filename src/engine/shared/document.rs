@@ -157,6 +157,11 @@ impl Known {
         self.keys.len()
     }
 
+    /// Every key with the identity behind it.
+    pub fn keys(&self) -> impl Iterator<Item = (Digest, Digest)> {
+        self.keys.iter().map(|(key, (identity, _))| (*key, *identity))
+    }
+
     /// The identity behind a key, and the layers of its result, lowest first.
     pub fn get(&self, key: &Digest) -> Option<(Digest, Vec<LayerBlob>)> {
         let &(identity, top) = self.keys.get(key)?;

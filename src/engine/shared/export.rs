@@ -10,10 +10,11 @@ use super::{CacheMode, CachePlace, CacheTarget, StepCache};
 use crate::base::progress::Step;
 use crate::base::{Cancel, Digest, Epoch, Progress};
 use crate::export::Layer;
-use crate::image::{self, Descriptor, LayerBlob, Manifest, media_type};
+use crate::image::{self, Descriptor, Dialect, LayerBlob, Manifest};
 use crate::layer::Compression;
 use crate::ops::Ref;
-use crate::snapshot::{LayerSpec, Snapshot};
+use crate::registry;
+use crate::snapshot::Snapshot;
 use crate::solver::Results as _;
 use crate::store::{self, BlobStore, DiskBlobs};
 
@@ -32,6 +33,7 @@ impl StepCache {
             CachePlace::Inline => return Ok(()),
             CachePlace::Registry(reference) => reference.familiar(),
             CachePlace::Directory { path, .. } => path.display().to_string(),
+            CachePlace::Bucket { cache, .. } => cache.to_string(),
         };
         let written = progress
             .step(&format!("exporting cache to {name}"), |step| self.write(target, results, epoch, step, cancel))
@@ -54,60 +56,96 @@ impl StepCache {
         step: &Step,
         cancel: &Cancel,
     ) -> anyhow::Result<()> {
+        let content = self.content(target, results, epoch, true, cancel)?;
+        match self.put(target, &content, step, cancel) {
+            // The place has lost a layer that it was taken to have. It gets what can be had, and is told of no more.
+            Err(error) if is_missing(&error) => {
+                let content = self.content(target, results, epoch, false, cancel)?;
+                self.put(target, &content, step, cancel)
+            }
+            done => done,
+        }
+    }
+
+    /// What a cache is to hold. Layers that are nowhere but in the place that it is written to are fetched from there
+    /// only where that is not `trusted` to still have them, or where they are to be stored in another way.
+    fn content(
+        &self,
+        target: &CacheTarget,
+        results: &[Snapshot],
+        epoch: &Epoch,
+        trusted: bool,
+        cancel: &Cancel,
+    ) -> anyhow::Result<Content> {
         let options = target.options.or_compression(Compression::Gzip);
-        let spec = LayerSpec {
-            compression: options.compression.unwrap_or_default(),
-            level: options.level,
-            force: options.force,
-            clamp_mtime: epoch.source_date().filter(|_| options.rewrite_timestamp),
-        };
+        let (spec, dialect) = (options.spec(epoch), options.dialect());
         let snapshots = self.state.snapshots()?;
-        let blobs = self.state.blobs()?;
+        let is_wanted = |snapshot: &Snapshot| {
+            target.mode == CacheMode::Max || results.iter().any(|result| result.starts_with(snapshot))
+        };
         let mut writer = Writer::default();
-        let mut descriptors = Vec::new();
+        let mut layers = Vec::new();
         let mut seen = BTreeSet::new();
         let mut made: HashMap<String, LayerBlob> = HashMap::new();
         for (key, identity, id) in self.met() {
-            // What was pruned meanwhile, or could not be fetched, is not told of.
-            let Some(Ref::Snapshot(snapshot)) = self.load(&id)? else { continue };
-            if target.mode == CacheMode::Min && !results.iter().any(|result| result.starts_with(&snapshot)) {
+            let imported = self.elsewhere(&id).map(|(origin, layers)| (origin, Snapshot::image(&layers)));
+            let snapshot = match (snapshots.load(&id)?, imported) {
+                (Some(snapshot), _) => snapshot,
+                (None, Some((_, snapshot))) if !is_wanted(&snapshot) => continue,
+                (None, Some((origin, snapshot))) if trusted && !spec.force && origin.is_at(&target.place) => snapshot,
+                // What was pruned meanwhile, or could not be fetched, is not told of.
+                (None, _) => match self.load(&id)? {
+                    Some(Ref::Snapshot(snapshot)) => snapshot,
+                    _ => continue,
+                },
+            };
+            if !is_wanted(&snapshot) {
                 continue;
             }
-            let layers = (0..snapshot.len()).zip(snapshot.deltas()).map(|(index, delta)| {
+            let own = (0..snapshot.len()).zip(snapshot.deltas()).map(|(index, delta)| {
                 if let Some(layer) = made.get(&delta.to_string()) {
                     return Ok(layer.clone());
                 }
                 let mut layer = snapshots.layer_blob(&snapshot, index, &spec, cancel)?;
-                if options.oci_media_types != Some(false) {
-                    layer.descriptor.media_type = media_type::Dialect::Oci.layer(layer.compression()).to_owned();
-                }
+                layer.descriptor.media_type = dialect.layer(layer.compression()).to_owned();
                 made.insert(delta.to_string(), layer.clone());
                 anyhow::Ok(layer)
             });
-            let layers = layers.collect::<anyhow::Result<Vec<_>>>()?;
-            for layer in &layers {
+            let own = own.collect::<anyhow::Result<Vec<_>>>()?;
+            for layer in &own {
                 if seen.insert(layer.descriptor.digest) {
-                    descriptors.push(layer.descriptor.clone());
+                    layers.push(layer.descriptor.clone());
                 }
             }
-            writer.add(key, identity, &layers, true);
+            writer.add(key, identity, &own, true);
         }
-        let manifest = manifest(&writer.finish(), descriptors, blobs.as_ref())?;
+        Ok(Content { document: writer.finish(), layers, dialect })
+    }
+
+    fn put(&self, target: &CacheTarget, content: &Content, step: &Step, cancel: &Cancel) -> anyhow::Result<()> {
+        let blobs = self.state.blobs()?;
         match &target.place {
             CachePlace::Inline => {}
             CachePlace::Registry(reference) => {
+                let (root, _) = content.manifest(blobs.as_ref())?;
                 let reference = reference.clone().or_latest();
-                self.state.registry()?.push(&manifest.0, blobs.as_ref(), &reference, &[], step, cancel)?;
+                self.state.registry()?.push(&root, blobs.as_ref(), &reference, &[], step, cancel)?;
             }
             CachePlace::Directory { path, tag } => {
                 let into = DiskBlobs::open(path);
-                let Manifest { config, layers, .. } = &manifest.1;
-                for descriptor in layers.iter().chain([config, &manifest.0]) {
+                let (root, manifest) = content.manifest(blobs.as_ref())?;
+                for descriptor in manifest.layers.iter().chain([&manifest.config, &root]) {
                     cancel.check()?;
-                    store::copy(blobs.as_ref(), &into, &descriptor.digest)?;
+                    if into.size(&descriptor.digest)? != Some(descriptor.size) {
+                        store::copy(blobs.as_ref(), &into, &descriptor.digest)?;
+                    }
                 }
                 into.tidy()?;
-                image::name_in_layout(path, &manifest.0, tag, cancel)?;
+                image::name_in_layout(path, &root, tag, cancel)?;
+            }
+            CachePlace::Bucket { cache, refresh, at_once } => {
+                let Content { document, layers, .. } = content;
+                cache.write(document, layers, *refresh, *at_once, &self.state, step, cancel)?;
             }
         }
         Ok(())
@@ -128,23 +166,42 @@ impl StepCache {
     }
 }
 
-/// Stores the document and a manifest over it and its layers, as BuildKit does with `image-manifest=true`.
-fn manifest(
-    document: &Document,
+/// What a cache holds.
+struct Content {
+    document: Document,
     layers: Vec<Descriptor>,
-    blobs: &dyn BlobStore,
-) -> anyhow::Result<(Descriptor, Manifest)> {
-    let put = |media_type: &str, bytes: &[u8]| -> anyhow::Result<Descriptor> {
-        let digest: Digest = store::write_document(blobs, bytes)?;
-        Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
-    };
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: media_type::OCI_MANIFEST.to_owned(),
-        config: put(MEDIA_TYPE, &serde_json::to_vec(document)?)?,
-        layers,
-        annotations: BTreeMap::new(),
-        extra: serde_json::Map::new(),
-    };
-    Ok((put(media_type::OCI_MANIFEST, &manifest.to_bytes())?, manifest))
+    dialect: Dialect,
+}
+
+impl Content {
+    /// Stores the document and a manifest over it and its layers, as BuildKit does with `image-manifest=true`.
+    fn manifest(&self, blobs: &dyn BlobStore) -> anyhow::Result<(Descriptor, Manifest)> {
+        let put = |media_type: &str, bytes: &[u8]| -> anyhow::Result<Descriptor> {
+            let digest: Digest = store::write_document(blobs, bytes)?;
+            Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
+        };
+        let media_type = self.dialect.manifest();
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type.to_owned(),
+            config: put(MEDIA_TYPE, &serde_json::to_vec(&self.document)?)?,
+            layers: self.layers.clone(),
+            annotations: BTreeMap::new(),
+            extra: serde_json::Map::new(),
+        };
+        Ok((put(media_type, &manifest.to_bytes())?, manifest))
+    }
+}
+
+/// Whether a blob that was needed is not here.
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let of_store = cause.downcast_ref::<store::Error>();
+        // A transparent error hides what it holds from the chain.
+        let of_store = of_store.or_else(|| match cause.downcast_ref::<registry::Error>() {
+            Some(registry::Error::Store(error)) => Some(error),
+            _ => None,
+        });
+        matches!(of_store, Some(store::Error::Missing { .. }))
+    })
 }

@@ -1,4 +1,4 @@
-//! Caches as they are found: in a registry, in the local store, in a folder. Documents are read at once, layers when
+//! Caches as they are found: in a registry, in the local store, in a bucket, in a folder. Documents are read at once, layers when
 //! they are needed.
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use super::document::{Document, INLINE, Known, MEDIA_TYPE};
-use super::{CacheSource, Pick};
+use super::{BucketCache, CachePlace, CacheSource, Pick};
 use crate::base::progress::Step;
 use crate::base::{Cancel, DiffId, Digest, Reference};
 use crate::engine::State;
@@ -28,6 +28,7 @@ pub struct Imported {
 pub enum Origin {
     Registry(Reference),
     Directory(PathBuf),
+    Bucket(BucketCache),
 }
 
 impl Imported {
@@ -42,6 +43,10 @@ impl Imported {
                 (Origin::Registry(reference), root)
             }
             CacheSource::Directory { path, pick } => (Origin::Directory(path.clone()), entry(path, pick)?),
+            CacheSource::Bucket(cache) => {
+                let known = vec![of_document(&cache.document(state, step, cancel)?)?];
+                return Ok(Self { origin: Origin::Bucket(cache.clone()), known });
+            }
         };
         let mut known = Vec::new();
         let reader = Reader { origin: &origin, state, step, cancel };
@@ -122,6 +127,7 @@ impl Reader<'_> {
         let blobs = self.state.blobs()?;
         match self.origin {
             Origin::Directory(path) => Ok(store::read_document(&DiskBlobs::open(path), &descriptor.digest)?),
+            Origin::Bucket(_) => self.blob(descriptor),
             Origin::Registry(reference) => {
                 if blobs.size(&descriptor.digest)?.is_none() {
                     let reference = reference.with_digest(descriptor.digest);
@@ -165,8 +171,19 @@ impl Origin {
                     store::copy(&from, blobs.as_ref(), &descriptor.digest)?;
                 }
             }
+            Self::Bucket(cache) => cache.fetch(wanted, state, step, cancel)?,
         }
         Ok(())
+    }
+
+    /// Whether the layers of a cache at that place are where these are.
+    pub fn is_at(&self, place: &CachePlace) -> bool {
+        match (self, place) {
+            (Self::Registry(own), CachePlace::Registry(other)) => own.name() == other.name(),
+            (Self::Directory(own), CachePlace::Directory { path, .. }) => own == path,
+            (Self::Bucket(own), CachePlace::Bucket { cache, .. }) => own.shares_layers_with(cache),
+            _ => false,
+        }
     }
 }
 
@@ -175,6 +192,7 @@ impl std::fmt::Display for Origin {
         match self {
             Self::Registry(reference) => f.write_str(&reference.familiar()),
             Self::Directory(path) => path.display().fmt(f),
+            Self::Bucket(cache) => cache.fmt(f),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Step caches that travel (`--cache-to`, `--cache-from`): what one machine has built, another takes over.
 //!
 //! A cache is a document of BuildKit's format (`application/vnd.buildkit.cacheconfig.v0`) beside the layers that it
-//! speaks of: in a registry, in a folder (an OCI layout), or inside of the image that was built (`inline`). Nothing of
-//! it is fetched before a step is found in it whose files are needed.
+//! speaks of: in a registry, in a bucket, in a folder (an OCI layout), or inside of the image that was built (`inline`).
+//! Nothing of it is fetched before a step is found in it whose files are needed.
 
+mod bucket;
 mod document;
 mod export;
 mod import;
@@ -11,10 +12,12 @@ mod steps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::LayerOptions;
 use crate::base::{Digest, Reference};
 
+pub use bucket::BucketCache;
 pub use document::INLINE;
 pub use steps::StepCache;
 
@@ -34,6 +37,7 @@ pub enum CacheSource {
         path: PathBuf,
         pick: Pick,
     },
+    Bucket(BucketCache),
 }
 
 /// Which manifest of a layout.
@@ -61,6 +65,13 @@ pub enum CachePlace {
     Directory {
         path: PathBuf,
         tag: String,
+    },
+    Bucket {
+        cache: BucketCache,
+        /// Layers that are older are made new.
+        refresh: Duration,
+        /// Layers on their way at one time.
+        at_once: usize,
     },
 }
 
@@ -100,6 +111,7 @@ impl std::fmt::Display for CacheSource {
         match self {
             Self::Registry(reference) => f.write_str(&reference.familiar()),
             Self::Directory { path, .. } => path.display().fmt(f),
+            Self::Bucket(cache) => cache.fmt(f),
         }
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SharedCaches;
-use super::import::Imported;
+use super::document::Known;
+use super::import::{Imported, Origin};
 use crate::base::{Cancel, Digest, Progress};
 use crate::engine::State;
-use crate::image::Descriptor;
+use crate::image::{Descriptor, LayerBlob};
 use crate::ops::{Ref, SnapshotResults};
 use crate::snapshot::Snapshot;
 use crate::solver::{CacheStore, Record, Results};
@@ -19,7 +20,7 @@ pub struct StepCache {
     results: SnapshotResults,
     imported: Vec<Imported>,
     /// By the id of a result that an import led to: which import, and its layers.
-    elsewhere: Mutex<HashMap<String, (usize, Vec<Descriptor>)>>,
+    elsewhere: Mutex<HashMap<String, (usize, Vec<LayerBlob>)>>,
     /// None where nothing is exported.
     met: Option<Mutex<BTreeMap<Digest, Record>>>,
     progress: Progress,
@@ -65,21 +66,36 @@ impl StepCache {
         })
     }
 
-    /// Every record of the build that has one result, by its key.
+    /// Every record of the build that has one result: its key, its identity, its result. With other keys that imports
+    /// know it by: the build found it by one of them and never made the rest.
     pub(super) fn met(&self) -> Vec<(Digest, Digest, String)> {
         let Some(met) = &self.met else { return Vec::new() };
-        let records = lock(met);
-        let single = records.iter().filter_map(|(key, record)| match &record.results[..] {
-            [result] => Some((*key, record.identity, result.clone())),
-            _ => None,
-        });
-        single.collect()
+        let mut found = BTreeMap::new();
+        let mut results = HashMap::new();
+        for (key, record) in lock(met).iter() {
+            if let [result] = &record.results[..] {
+                found.insert(*key, record.identity);
+                results.insert(record.identity, result.clone());
+            }
+        }
+        for (key, identity) in self.imported.iter().flat_map(|imported| &imported.known).flat_map(Known::keys) {
+            if results.contains_key(&identity) {
+                found.entry(key).or_insert(identity);
+            }
+        }
+        found.into_iter().map(|(key, identity)| (key, identity, results[&identity].clone())).collect()
+    }
+
+    /// Where the layers of a result are that an import led to, and which.
+    pub(super) fn elsewhere(&self, id: &str) -> Option<(&Origin, Vec<LayerBlob>)> {
+        let (import, layers) = lock(&self.elsewhere).get(id).cloned()?;
+        Some((&self.imported[import].origin, layers))
     }
 
     /// Brings layers here that only an imported cache has. False where none has them.
     pub(super) fn bring(&self, id: &str) -> anyhow::Result<bool> {
-        let Some((import, layers)) = lock(&self.elsewhere).get(id).cloned() else { return Ok(false) };
-        let origin = &self.imported[import].origin;
+        let Some((origin, layers)) = self.elsewhere(id) else { return Ok(false) };
+        let layers: Vec<Descriptor> = layers.into_iter().map(|layer| layer.descriptor).collect();
         let brought = self.progress.step(&format!("importing cache layers from {origin}"), |step| {
             origin.fetch(&layers, &self.state, step, &self.cancel)
         });
@@ -95,11 +111,19 @@ impl StepCache {
         for (number, imported) in self.imported.iter().enumerate() {
             let Some((identity, layers)) = imported.known.iter().find_map(|known| known.get(key)) else { continue };
             let id = self.state.snapshots()?.save(&Snapshot::image(&layers));
-            let layers = layers.into_iter().map(|layer| layer.descriptor).collect();
             lock(&self.elsewhere).insert(id.clone(), (number, layers));
             return Ok(Some(Record { identity, results: vec![id] }));
         }
         Ok(None)
+    }
+
+    /// A record that an earlier build took over may have left its layers where they were.
+    fn locate(&self, record: &Record) -> anyhow::Result<()> {
+        // An identity is a key, too.
+        if !self.imported.is_empty() {
+            self.import(&record.identity)?;
+        }
+        Ok(())
     }
 
     fn note(&self, key: &Digest, record: &Record) {
@@ -112,7 +136,10 @@ impl StepCache {
 impl CacheStore for StepCache {
     fn get(&self, key: &Digest) -> anyhow::Result<Option<Record>> {
         let found = match self.disk.get(key)? {
-            Some(record) => Some(record),
+            Some(record) => {
+                self.locate(&record)?;
+                Some(record)
+            }
             None => self.import(key)?,
         };
         if let Some(record) = &found {

@@ -1,6 +1,8 @@
-//! S3 buckets: one object in, one object out, for pipelines that have no registry. The same transport as registries
-//! have; rusty-s3 makes and signs the requests.
+//! S3 buckets: one object in, one object out, for pipelines that have no registry, and the blobs of step caches. The
+//! same transport as registries have; rusty-s3 makes and signs the requests.
 
+mod shelf;
+mod status;
 mod transfer;
 
 use std::fmt;
@@ -20,6 +22,9 @@ use super::watch::Watch;
 use super::{Limits, Registry};
 use crate::base::Env;
 
+pub use shelf::Shelf;
+pub use status::Held;
+
 /// Where a bucket is when nobody says: as Amazon's own tools have it.
 const DEFAULT_REGION: &str = "us-east-1";
 /// A signed request is good for this long: longer than all tries of one of them.
@@ -33,6 +38,10 @@ pub struct ObjectAddress {
 }
 
 impl ObjectAddress {
+    pub fn new(bucket: impl Into<String>, key: impl Into<String>) -> Self {
+        Self { bucket: bucket.into(), key: key.into() }
+    }
+
     /// Whether a text is meant to be one.
     pub fn is_meant(text: &str) -> bool {
         text.starts_with("s3://")
@@ -74,7 +83,7 @@ pub enum Addressing {
 }
 
 /// What flags say of a bucket; what they do not say is in the environment, under the names that Amazon's tools read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {
     /// `https://minio.example:9000`; none: Amazon's of the region.
     pub endpoint: Option<String>,

@@ -157,12 +157,12 @@ impl Object {
         Ok(())
     }
 
-    fn text(&self, response: Response, what: &str, watch: Watch<'_>) -> Result<String> {
+    pub(super) fn text(&self, response: Response, what: &str, watch: Watch<'_>) -> Result<String> {
         let bytes = self.transport.body(response, ANSWER, watch)?.map_err(|reason| self.invalid(what, reason))?;
         String::from_utf8(bytes).map_err(|error| self.invalid(what, error.to_string()))
     }
 
-    fn invalid(&self, what: &str, reason: String) -> Error {
+    pub(super) fn invalid(&self, what: &str, reason: String) -> Error {
         Error::Invalid { registry: self.place.host.clone(), what: what.to_owned(), reason }
     }
 
