@@ -83,7 +83,7 @@ pub fn main(env: Env) -> ExitCode {
         _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env| {
             log(args.debug);
             let settings = Settings { isolation: args.isolation, ..Settings::default() };
-            let chosen = Chosen { state: args.state.clone(), settings, engine: args.engine.clone(), debug: args.debug };
+            let chosen = Chosen { state: args.state.clone(), settings, engine: args.engines(), debug: args.debug };
             finish(&Session::new(env, Face::Dockless, chosen), |session| dockless::run(args, session))
         }),
     };

@@ -10,11 +10,11 @@ use annotate_snippets::Renderer;
 use nix::sys::signal::Signal;
 
 use crate::base::{Cancel, Env, Epoch, Reference};
-use crate::engine::{LocalEngine, Place, Settings, State};
+use crate::engine::{Engine, LocalEngine, Places, Run, Settings, State};
 use crate::exec;
 use crate::frontend::Warning;
 use crate::image::{ImageStore, StoredImage};
-use crate::task::journal::Journal;
+use crate::task::{self, journal::Journal};
 
 use super::exit::{Exit, missing, usage};
 
@@ -59,7 +59,7 @@ pub struct Chosen {
     pub state: Option<PathBuf>,
     pub settings: Settings,
     /// `--engine`
-    pub engine: Option<Place>,
+    pub engine: Option<Places>,
     /// Say more.
     pub debug: bool,
 }
@@ -71,15 +71,27 @@ pub struct Session {
     chosen: Chosen,
     cancel: OnceLock<Cancel>,
     state: OnceLock<Arc<State>>,
+    run: OnceLock<Arc<Run>>,
     noted: Mutex<BTreeSet<String>>,
 }
+
+/// The file in which the processes of a task tell each other of engines that are gone.
+pub const LOST_ENGINES: &str = "lost-engines";
 
 /// The signal that cancelled this process, for its exit code.
 static CAUGHT: OnceLock<Signal> = OnceLock::new();
 
 impl Session {
     pub fn new(env: Env, face: Face, chosen: Chosen) -> Self {
-        Self { env, face, chosen, cancel: OnceLock::new(), state: OnceLock::new(), noted: Mutex::default() }
+        Self {
+            env,
+            face,
+            chosen,
+            cancel: OnceLock::new(),
+            state: OnceLock::new(),
+            run: OnceLock::new(),
+            noted: Mutex::default(),
+        }
     }
 
     /// For verbs that chown, mount or run something: moves this process into a user namespace where that helps.
@@ -118,11 +130,22 @@ impl Session {
     }
 
     /// Where builds happen.
-    pub fn place(&self) -> anyhow::Result<Place> {
+    pub fn places(&self) -> anyhow::Result<Places> {
         match &self.chosen.engine {
-            Some(place) => Ok(place.clone()),
-            None => Place::of(&self.env).map_err(|error| usage(format!("{error:#}"))),
+            Some(places) => Ok(places.clone()),
+            None => Places::of(&self.env).map_err(|error| usage(format!("{error:#}"))),
         }
+    }
+
+    /// What builds.
+    pub fn engine(&self) -> anyhow::Result<Box<dyn Engine>> {
+        let run = self.run.get_or_init(|| {
+            // Beside the journal: both are of one task, and go with it.
+            let lost = self.journal().map(|journal| journal.path().with_file_name(LOST_ENGINES));
+            let root = self.env.nonempty(task::run::DIR).map(|dir| self.env.absolute(dir));
+            Arc::new(Run::new(root.unwrap_or_else(|| self.env.cwd().to_owned()), lost))
+        });
+        Ok(self.places()?.engine(self.state()?, run))
     }
 
     /// The journal of the task that this process is part of; none outside a task.

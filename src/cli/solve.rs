@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use crate::base::{Cancel, Epoch, Progress};
-use crate::engine::{BuiltImage, Dest, Export, Place, Plan, SharedCaches, SolveRequest};
+use crate::engine::{BuiltImage, Dest, Export, Plan, SharedCaches, SolveRequest};
 use crate::exec::Network;
 use crate::frontend::Warning;
 use crate::task::journal::{BuildRecord, Record};
@@ -71,6 +71,7 @@ impl Build {
 pub struct Solved {
     pub warnings: Vec<Warning>,
     image: Option<BuiltImage>,
+    engine: Option<String>,
     archives: Vec<PathBuf>,
     quiet: bool,
     iidfile: Option<PathBuf>,
@@ -94,7 +95,7 @@ pub fn run(session: &Session, build: Build) -> anyhow::Result<Option<BuiltImage>
 
 /// Says that a permission means nothing here. For before the display starts.
 pub fn admit(allow: &[String], session: &Session) -> anyhow::Result<()> {
-    if let (Place::Here, Some(name)) = (session.place()?, allow.first()) {
+    if let (true, Some(name)) = (session.places()?.are_here(), allow.first()) {
         session.warn(format!("--allow {name} has no effect: what a step may do is decided by this place"));
     }
     Ok(())
@@ -122,13 +123,12 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
     if build.exports.iter().any(Export::is_to_stdout) {
         session.refuse_terminal()?;
     }
-    let place = session.place()?;
     let mut allow = build.allow;
     if matches!(&build.plan, Plan::Dockerfile(plan) if plan.network == Some(Network::Host)) {
         // Whoever types --network=host means it.
         allow.push("network.host".to_owned());
     }
-    let engine = place.engine(session.state()?);
+    let engine = session.engine()?;
     let hiding = hidden::Place::of(&build.plan);
     let request = SolveRequest {
         plan: build.plan,
@@ -148,6 +148,7 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
     Ok(Solved {
         warnings: outcome.warnings,
         image: outcome.image,
+        engine: outcome.engine,
         archives: request.exports.iter().filter_map(archive).collect(),
         quiet: build.quiet,
         iidfile: build.iidfile,
@@ -157,6 +158,11 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
 }
 
 impl Solved {
+    /// Which engine built it, where several might have.
+    pub fn engine(&self) -> Option<&str> {
+        self.engine.as_deref()
+    }
+
     /// Leaves what was asked for of the image behind, and tells a task's journal of it.
     pub fn keep(self, session: &Session) -> anyhow::Result<Option<BuiltImage>> {
         let Some(image) = self.image else { return Ok(None) };
@@ -164,14 +170,16 @@ impl Solved {
             std::fs::write(path, image.config.to_string()).with_context(|| path.display().to_string())?;
         }
         if let Some(path) = &self.metadata_file {
-            std::fs::write(path, format!("{:#}\n", metadata(&image))).with_context(|| path.display().to_string())?;
+            std::fs::write(path, format!("{:#}\n", metadata(&image, self.engine.as_deref())))
+                .with_context(|| path.display().to_string())?;
         }
         if let Some(journal) = session.journal() {
+            let engine = self.engine;
             journal.append(&Record::Built {
                 image: image.config,
                 names: image.names.clone(),
                 archives: self.archives,
-                request: self.record.map(Box::new),
+                request: self.record.map(|record| Box::new(BuildRecord { engine, ..record })),
             })?;
         }
         if self.quiet {
@@ -193,9 +201,12 @@ fn archive(export: &Export) -> Option<PathBuf> {
     }
 }
 
-/// buildx's `--metadata-file`.
-pub fn metadata(image: &BuiltImage) -> Value {
+/// buildx's `--metadata-file`, with the engine where several might have built.
+pub fn metadata(image: &BuiltImage, engine: Option<&str>) -> Value {
     let mut value = json!({});
+    if let Some(engine) = engine {
+        value["dockless.engine"] = json!(engine);
+    }
     // An index has no config of its own.
     if image.manifest.as_ref().is_none_or(|manifest| manifest.digest != image.config) {
         value["containerimage.config.digest"] = json!(image.config);

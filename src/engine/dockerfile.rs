@@ -40,7 +40,7 @@ impl Prepared {
 pub const CONTEXT: &str = "context";
 
 /// A name under which buildx and BuildKit's clients look when nobody says another.
-const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
+pub const DEFAULT_NAMES: [&str; 2] = ["Dockerfile", "dockerfile"];
 
 /// Larger Dockerfiles and ignore files are refused, as BuildKit does with its messages.
 const MAX_TEXT: u64 = 16 << 20;

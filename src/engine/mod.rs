@@ -7,6 +7,7 @@ pub mod contexts;
 mod dockerfile;
 mod exports;
 mod failure;
+mod fan;
 mod foreign;
 mod local;
 pub mod place;
@@ -28,9 +29,10 @@ pub use crate::export::{Dest, LayerOptions};
 use crate::image::Descriptor;
 
 pub use failure::{Location, StepFailed};
+pub use fan::{FanOut, Run};
 pub use foreign::{FrontendPlan, Reader};
 pub use local::LocalEngine;
-pub use place::Place;
+pub use place::{Place, Places};
 pub use prune::{Keep, Pruned, prune};
 pub use remote::RemoteEngine;
 pub use shared::SharedCaches;
@@ -189,6 +191,8 @@ pub struct SolveOutcome {
     /// None when the result has no image config (a foreign definition exported as files).
     pub image: Option<BuiltImage>,
     pub warnings: Vec<crate::frontend::Warning>,
+    /// Which engine did it, where several might have.
+    pub engine: Option<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ mod solve;
 mod status;
 pub mod stores;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 
 pub use address::{Address, InvalidAddress};
@@ -46,9 +46,28 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// Whether the engine is gone, or going, rather than what it was asked for wrong: another one may do it.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Protocol { .. } => true,
+            Self::Call { status, .. } => status.is_lost(),
+            Self::Docker { .. } | Self::Cancelled(_) | Self::Io { .. } => false,
+        }
+    }
+}
+
 /// What a server said of a call: its words, and the code only where there are none.
 #[derive(Debug)]
 pub struct Said(Box<tonic::Status>);
+
+impl Said {
+    /// No server said it, and the connection broke; or one says that it ends: it cancels what we did not cancel.
+    fn is_lost(&self) -> bool {
+        std::error::Error::source(&*self.0).is_some()
+            || matches!(self.0.code(), tonic::Code::Unavailable | tonic::Code::Cancelled)
+    }
+}
 
 impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

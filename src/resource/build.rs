@@ -12,7 +12,8 @@ use super::World;
 use super::params::{Put, printed};
 use crate::base::{Env, Platform, Reference, Secret};
 use crate::engine::{
-    Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, Place, Plan, SharedCaches, SolveRequest, State,
+    Context, DockerfilePlan, DockerfileSource, Export, LayerOptions, Places, Plan, Run, SharedCaches, SolveRequest,
+    State,
 };
 use crate::image::Descriptor;
 use crate::layer::Compression;
@@ -65,7 +66,8 @@ pub fn build(input: Input<'_>, name: &Reference, state: &Arc<State>, world: &Wor
         progress: world.progress.clone(),
         cancel: world.cancel.clone(),
     };
-    let outcome = Place::of(world.env)?.engine(state).solve(&request)?;
+    let run = Arc::new(Run::new(sources.to_owned(), None));
+    let outcome = Places::of(world.env)?.engine(state, &run).solve(&request)?;
     outcome.warnings.iter().for_each(|warning| world.progress.warn(warning.to_string()));
     outcome.image.and_then(|image| image.manifest).context("the build made no image")
 }

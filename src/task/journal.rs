@@ -66,6 +66,8 @@ pub struct BuildRecord {
     pub allow: Vec<String>,
     pub ulimits: Vec<(String, u64, u64)>,
     pub shm_size: Option<u64>,
+    /// Which of several engines built it.
+    pub engine: Option<String>,
 }
 
 /// The journal of one task.

@@ -18,6 +18,9 @@ use super::config;
 use crate::exec::Exit;
 use crate::sys::signals;
 
+/// The variable by which a task tells its faces where it runs: sources are the same from run to run by their place in it.
+pub const DIR: &str = "DOCKLESS_TASK_DIR";
+
 /// What is run unless something else is said.
 pub const DEFAULT: [&str; 2] = ["make", "release"];
 

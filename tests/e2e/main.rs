@@ -10,6 +10,7 @@ mod cli_images;
 mod cli_task;
 mod expansion;
 mod fixture;
+mod fleet;
 mod golden_build;
 mod interop;
 mod main_job;

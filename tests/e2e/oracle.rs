@@ -131,6 +131,26 @@ impl Dockerd {
         format!("docker://{}", self.dir.path().join("sock").display())
     }
 
+    /// As a machine that loses its power: nothing is told to anybody.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What a killed one leaves: its containerd, and mounts that would outlive the test.
+    fn clean(&self) {
+        let pid = fs::read_to_string(self.dir.path().join("exec/containerd/containerd.pid"));
+        if let Some(pid) = pid.ok().and_then(|text| text.trim().parse().ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if Path::new(point).starts_with(self.dir.path()) {
+                let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+            }
+        }
+    }
+
     pub fn docker(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.client);
         command
@@ -146,8 +166,12 @@ impl Drop for Dockerd {
     fn drop(&mut self) {
         // SIGTERM, so that it stops its containerd and unmounts what it mounted.
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.child.wait();
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let _ = self.child.wait();
+        } else {
+            self.clean();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
 use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, rootfs, task, unpack, version};
-use crate::engine::Place;
+use crate::engine::Places;
 use crate::exec::Isolation;
 
 use super::docker;
@@ -24,10 +24,10 @@ pub struct Dockless {
     #[arg(long, value_name = "NAME", default_value = "auto", env = "DOCKLESS_ISOLATION", value_parser = isolation)]
     #[arg(hide_default_value = true, global = true)]
     pub isolation: Isolation,
-    /// Where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH
-    /// [default: $DOCKLESS_ENGINE, else $BUILDKIT_HOST, else local]
-    #[arg(long, value_name = "ADDRESS", global = true)]
-    pub engine: Option<Place>,
+    /// Where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH; several (A,B or repeated) share
+    /// the builds [default: $DOCKLESS_ENGINE, else $BUILDKIT_HOST, else local]
+    #[arg(long = "engine", value_name = "ADDRESS", global = true)]
+    engines: Vec<Places>,
     /// Log what dockless does
     #[arg(short = 'D', long, global = true)]
     pub debug: bool,
@@ -55,6 +55,13 @@ pub enum Verb {
     Completion(pages::CompletionArgs),
     #[command(flatten)]
     Docker(docker::Verb),
+}
+
+impl Dockless {
+    /// All that `--engine` names.
+    pub fn engines(&self) -> Option<Places> {
+        self.engines.iter().cloned().reduce(Places::and)
+    }
 }
 
 fn isolation(text: &str) -> Result<Isolation, String> {
@@ -129,7 +136,8 @@ Options
       --state DIR         where images and caches are [default: $DOCKLESS_STATE, else
                           $XDG_DATA_HOME/dockless, else ~/.local/share/dockless]
       --isolation NAME    how RUN steps are boxed: auto, ns, ns1, chroot, rewrite [default: auto]
-      --engine ADDRESS    where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH
+      --engine ADDRESS    where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH;
+                          several, A,B or repeated, do the builds between them
                           [default: $DOCKLESS_ENGINE, else $BUILDKIT_HOST, else local]
   -D, --debug             log what dockless does
   -h, --help              this text, or that of a command: dockless COMMAND --help

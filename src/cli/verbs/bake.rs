@@ -260,6 +260,7 @@ struct Bakery<'a> {
 
 struct Baked {
     image: Option<BuiltImage>,
+    engine: Option<String>,
     warnings: Vec<Warning>,
 }
 
@@ -287,11 +288,12 @@ impl Targets for Bakery<'_> {
 
     fn end(&mut self, planned: &Planned, mut solved: Solved) -> anyhow::Result<()> {
         let warnings = std::mem::take(&mut solved.warnings);
+        let engine = solved.engine().map(str::to_owned);
         let image = solved.keep(self.session)?;
         if planned.only_linked {
             self.unnamed.extend(image.iter().filter_map(|image| Some(image.manifest.as_ref()?.digest)));
         }
-        self.baked.insert(planned.name.clone(), Baked { image, warnings });
+        self.baked.insert(planned.name.clone(), Baked { image, engine, warnings });
         Ok(())
     }
 }
@@ -323,7 +325,9 @@ impl Bakery<'_> {
         }
         self.session.note_isolation()?;
         let Some(path) = &args.metadata_file else { return Ok(()) };
-        let told = baked().filter_map(|(name, baked)| Some((name.clone(), solve::metadata(baked.image.as_ref()?))));
+        let told = baked().filter_map(|(name, baked)| {
+            Some((name.clone(), solve::metadata(baked.image.as_ref()?, baked.engine.as_deref())))
+        });
         let text = format!("{:#}\n", Value::Object(told.collect()));
         let path = self.session.absolute(path);
         fs::write(&path, text).with_context(|| path.display().to_string())

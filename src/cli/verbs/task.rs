@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::Context as _;
 
 use crate::cli::exit::{Exit, usage};
-use crate::cli::session::Session;
+use crate::cli::session::{LOST_ENGINES, Session};
 use crate::engine::place::VARIABLE;
 use crate::task::config::{self, Config, Wanted};
 use crate::task::journal::{self, Journal};
@@ -141,7 +141,12 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
                 outputs::title(image)
             )
         })?;
-        let engine = session.place()?.to_string();
+        // Where the steps are in the cache, unless it is gone.
+        let engine = record.engine.clone().filter(|engine| !is_lost(&journal, engine));
+        let engine = match engine {
+            Some(engine) => engine,
+            None => session.places()?.to_string(),
+        };
         let place = stages::Place { program: &program, state: &state_dir, engine: &engine, folder, tmp: &tmp };
         stages::pick(record, &item.stages, &place, &cancel)
     };
@@ -154,7 +159,10 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     outputs::lay_out(&items, &found, &output, &fill, &done, &cancel)?;
     warnings.into_inner().unwrap_or_default().into_iter().for_each(|warning| session.warn(warning));
     for item in &items {
-        session.note(format!("{} -> {}", outputs::title(&found[item.found]), output.join(&item.name).display()));
+        let image = &found[item.found];
+        let built = records.request(&image.image.config_digest).and_then(|record| record.engine.as_ref());
+        let by = built.map(|engine| format!(" (built on {engine})")).unwrap_or_default();
+        session.note(format!("{} -> {}{by}", outputs::title(image), output.join(&item.name).display()));
     }
     Ok(Exit::Success)
 }
@@ -200,7 +208,8 @@ fn native_build(
         (journal::VARIABLE.into(), journal.path().into()),
     ];
     // Its faces build where this task was told to, whatever said it.
-    variables.push((VARIABLE.into(), session.place()?.to_string().into()));
+    variables.push((VARIABLE.into(), session.places()?.to_string().into()));
+    variables.push((native::DIR.into(), dir.into()));
     for (name, value) in faces::VARIABLES {
         if env.var_os(name).is_none() {
             variables.push((name.into(), value.into()));
@@ -215,6 +224,12 @@ fn native_build(
         path: faces::path(env, &bin),
     };
     Ok(build.run()?)
+}
+
+/// Whether a process of this task found an engine gone.
+fn is_lost(journal: &Journal, engine: &str) -> bool {
+    let lost = journal.path().with_file_name(LOST_ENGINES);
+    fs::read_to_string(lost).is_ok_and(|lost| lost.lines().any(|line| line == engine))
 }
 
 fn exit_words(exit: crate::exec::Exit) -> String {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use crate::base::{Cancel, Digest, Progress};
+use crate::base::{Cancel, Digest, Progress, Secret};
 use crate::engine::LayerOptions;
-use crate::engine::shared::{CacheMode, CachePlace, CacheSource, CacheTarget, Pick, SharedCaches};
+use crate::engine::shared::{BucketCache, CacheMode, CachePlace, CacheSource, CacheTarget, Pick, SharedCaches};
 use crate::image::{self, Descriptor};
 use crate::layer::Compression;
+use crate::registry::{Addressing, BucketSettings};
 use crate::remote::{CacheEntry, Caches, Store, Stores, stores};
 use crate::store::DiskBlobs;
 
@@ -43,6 +44,9 @@ impl Prepared {
                     // As the local engine has it: without a cache a build is slower, not wrong.
                     Err(error) => progress.warn(format!("cache {}: {error:#}", path.display())),
                 },
+                CacheSource::Bucket(cache) => {
+                    prepared.caches.imports.push(CacheEntry { kind: "s3", attributes: bucket(cache) });
+                }
             }
         }
         for target in &asked.to {
@@ -60,6 +64,12 @@ impl Prepared {
             CachePlace::Inline => ("inline", BTreeMap::new()),
             CachePlace::Registry(reference) => {
                 ("registry", owned([("ref", reference.clone().or_latest().to_string())]))
+            }
+            CachePlace::Bucket { cache, refresh, at_once } => {
+                let mut attributes = bucket(cache);
+                attributes.insert("touch_refresh".to_owned(), format!("{}s", refresh.as_secs()));
+                attributes.insert("upload_parallelism".to_owned(), at_once.to_string());
+                ("s3", attributes)
             }
             CachePlace::Directory { path, tag } => {
                 self.to.push((path.clone(), tag.clone()));
@@ -148,6 +158,33 @@ fn text(path: &Path) -> anyhow::Result<String> {
 
 fn owned<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// A bucket in BuildKit's words. What is not said of keys and region the engine has from its own surroundings.
+fn bucket(cache: &BucketCache) -> BTreeMap<String, String> {
+    let BucketSettings { endpoint, region, addressing, keys } = &cache.settings;
+    let mut attributes = owned([
+        ("bucket", cache.bucket.clone()),
+        ("name", cache.names.join(";")),
+        ("manifests_prefix", cache.manifests.clone()),
+        ("blobs_prefix", cache.blobs.clone()),
+    ]);
+    let path = match addressing {
+        Addressing::Auto => endpoint.is_some(),
+        Addressing::Path => true,
+        Addressing::Host => false,
+    };
+    attributes.insert("use_path_style".to_owned(), path.to_string());
+    let secret = |secret: &Secret| secret.expose_str().map(str::to_owned);
+    let further = [
+        ("endpoint_url", endpoint.clone()),
+        ("region", region.clone()),
+        ("access_key_id", keys.as_ref().map(|keys| keys.access_key_id.clone())),
+        ("secret_access_key", keys.as_ref().and_then(|keys| secret(&keys.secret_access_key))),
+        ("session_token", keys.as_ref().and_then(|keys| secret(keys.session_token.as_ref()?))),
+    ];
+    attributes.extend(further.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    attributes
 }
 
 #[cfg(test)]

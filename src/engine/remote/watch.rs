@@ -46,6 +46,10 @@ impl Watch {
         if let remote::Error::Cancelled(cancelled) = error {
             return cancelled.into();
         }
+        // What was running then failed with it, and is not the cause.
+        if error.is_lost() {
+            return error.into();
+        }
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let said = error.to_string();
         // What was cancelled because of it failed too, and says only that.

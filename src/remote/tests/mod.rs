@@ -1,7 +1,7 @@
 //! What an engine may do to us, and what it may not, told by a peer that tries.
 
 mod hostile;
-mod peer;
+pub(crate) mod peer;
 mod stores;
 mod tls;
 mod work;

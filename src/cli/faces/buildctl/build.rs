@@ -12,7 +12,7 @@ use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
 use crate::cli::session::Session;
 use crate::cli::solve::{self, Build};
-use crate::engine::{Context, DockerfilePlan, DockerfileSource, FrontendPlan, Given, NoCache, Place, Plan, Reader};
+use crate::engine::{Context, DockerfilePlan, DockerfileSource, FrontendPlan, Given, NoCache, Plan, Reader};
 use crate::exec::Network;
 use crate::task::journal::BuildRecord;
 
@@ -112,7 +112,7 @@ fn ours(name: &str, args: &Args, session: &Session) -> anyhow::Result<bool> {
     if known && Reader::of(&session.env)? == Reader::Dockless {
         return Ok(true);
     }
-    if session.place()? == Place::Here {
+    if session.places()?.are_here() {
         let what = match source {
             Some(source) => format!("--frontend {name} with {source}"),
             None => format!("--frontend {name}"),

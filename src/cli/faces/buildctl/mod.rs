@@ -12,8 +12,8 @@ use crate::base::Env;
 use crate::cli::exit::{Exit, Unsupported, usage};
 use crate::cli::session::Session;
 use crate::cli::verbs::version;
-use crate::engine::Place;
 use crate::engine::remote::reach;
+use crate::engine::{Place, Places};
 
 /// buildctl without a buildkitd: dockless.
 #[derive(Debug, Parser)]
@@ -103,13 +103,13 @@ impl Buildctl {
 }
 
 pub fn run(buildctl: Buildctl, session: &Session) -> anyhow::Result<Exit> {
-    let meant = buildctl.reach.addr.as_ref().map(|addr| addr.parse::<Place>());
+    let meant = buildctl.reach.addr.as_ref().map(|addr| addr.parse::<Places>());
     let meant = meant.transpose().map_err(|error| usage(format!("--addr: {error}")))?;
-    let place = session.place()?;
+    let places = session.places()?;
     if let (Some(addr), Some(meant)) = (&buildctl.reach.addr, meant)
-        && meant != place
+        && meant != places
     {
-        session.note(format!("--addr {addr} has no effect: DOCKLESS_ENGINE says {place}"));
+        session.note(format!("--addr {addr} has no effect: DOCKLESS_ENGINE says {places}"));
     }
     if buildctl.reach.tlsservername.is_some() && buildctl.reach.tlsdir.is_none() && buildctl.reach.tlscacert.is_none() {
         return Err(usage("--tlsservername needs --tlscacert or --tlsdir"));
@@ -119,9 +119,22 @@ pub fn run(buildctl: Buildctl, session: &Session) -> anyhow::Result<Exit> {
     }
     match buildctl.verb {
         Verb::Build(args) => build::run(*args, session),
-        Verb::Du(args) => disk::du(args, &place, session),
-        Verb::Prune(args) => disk::prune(args, &place, session),
-        Verb::Debug(DebugVerb::Workers(args)) => workers::run(args, &place, session),
+        Verb::Du(args) => each(&places, session, |place| disk::du(args.clone(), place, session)),
+        Verb::Prune(args) => each(&places, session, |place| disk::prune(args.clone(), place, session)),
+        Verb::Debug(DebugVerb::Workers(args)) => {
+            each(&places, session, |place| workers::run(args.clone(), place, session))
+        }
         Verb::Debug(DebugVerb::Info(args)) => version::info(args, session),
     }
+}
+
+/// Asks every engine that is named, and says which one it is where there are several.
+fn each(places: &Places, session: &Session, ask: impl Fn(&Place) -> anyhow::Result<Exit>) -> anyhow::Result<Exit> {
+    for place in places.iter() {
+        if places.iter().count() > 1 {
+            session.note(format!("{place}:"));
+        }
+        ask(place)?;
+    }
+    Ok(Exit::Success)
 }

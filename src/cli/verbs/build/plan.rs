@@ -77,6 +77,7 @@ pub fn dockerfile(args: &Args, session: &Session) -> anyhow::Result<Meant> {
             allow: args.allow.clone(),
             ulimits: args.ulimits.clone(),
             shm_size: args.shm_size,
+            engine: None,
         })
     });
     let plan = DockerfilePlan {
