@@ -12,6 +12,7 @@ mod faces;
 mod flags;
 mod given;
 mod hidden;
+mod limits;
 mod output;
 mod progress;
 mod report;

@@ -1,6 +1,7 @@
 //! The solver's records on disk: one small file for each key, made beside its place and renamed into it. A record
 //! that cannot be read is no record, so a torn disk costs a rebuild and nothing else.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,21 +9,19 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
+use super::used::Used;
 use crate::base::{Cancel, Digest};
 use crate::solver::{CacheStore, Record};
 use crate::store::lock::FileLock;
 
-/// How old a record's time may be before a use renews it: exact enough for "least recently used", and a warm build
-/// writes nothing.
-const RENEW_AFTER: Duration = Duration::from_secs(3600);
-
 /// Longer than any record; what is longer is not ours.
 const MAX_RECORD: u64 = 1 << 20;
 
-/// Records under one directory, with their locks in another.
+/// Records under one directory, with their locks in another. When each was used last stands beside them.
 pub struct DiskCache {
     records: PathBuf,
     locks: PathBuf,
+    used: Used,
 }
 
 /// One record as prune sees it.
@@ -34,7 +33,12 @@ pub struct Listed {
 impl DiskCache {
     /// Makes nothing: the directories come with the first record.
     pub fn new(records: PathBuf, locks: PathBuf) -> Self {
-        Self { records, locks }
+        let used = Used::new(records.with_file_name("used"));
+        Self { records, locks, used }
+    }
+
+    pub fn used(&self) -> &Used {
+        &self.used
     }
 
     fn path(&self, key: &Digest) -> PathBuf {
@@ -50,7 +54,9 @@ impl DiskCache {
                 let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".json"));
                 let Some(key) = name.and_then(|hex| format!("sha256:{hex}").parse().ok()) else { continue };
                 if let Ok(meta) = fs::symlink_metadata(&path) {
-                    listed.push(Listed { key, used: meta.modified()? });
+                    let made = meta.modified()?;
+                    let used = self.used.last(&short(&key)).map_or(made, |used| used.max(made));
+                    listed.push(Listed { key, used });
                 }
             }
         }
@@ -89,8 +95,9 @@ impl DiskCache {
     }
 }
 
-impl CacheStore for DiskCache {
-    fn get(&self, key: &Digest) -> anyhow::Result<Option<Record>> {
+impl DiskCache {
+    /// A record with the time at which it was made. Unlike a build's, this look is no use.
+    fn look(&self, key: &Digest) -> anyhow::Result<Option<(Record, SystemTime)>> {
         let path = self.path(key);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -102,13 +109,34 @@ impl CacheStore for DiskCache {
             tracing::debug!(path = %path.display(), "cache record is unreadable");
             return Ok(None);
         };
-        let used = file.metadata().and_then(|meta| meta.modified());
-        if used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age > RENEW_AFTER))
-            && let Err(error) = file.set_modified(SystemTime::now())
-        {
-            // Only the order of a later prune suffers.
-            tracing::debug!(%error, path = %path.display(), "cache record keeps its old time");
-        }
+        let made = file.metadata().and_then(|meta| meta.modified());
+        Ok(Some((record, made.with_context(|| format!("look at {}", path.display()))?)))
+    }
+
+    /// For those who count what records lead to.
+    pub fn peek(&self, key: &Digest) -> anyhow::Result<Option<Record>> {
+        Ok(self.look(key)?.map(|(record, _)| record))
+    }
+
+    /// Forgets when records were used that are gone.
+    pub fn tidy(&self) -> anyhow::Result<()> {
+        let listed = self.list()?;
+        let here: HashSet<String> = listed.iter().map(|listed| short(&listed.key)).collect();
+        self.used.forget(&|name| name.len() == SHORT && !here.contains(name))
+    }
+}
+
+/// Enough of a key to tell it from all others of a state folder.
+fn short(key: &Digest) -> String {
+    key.hex()[..SHORT].to_owned()
+}
+
+const SHORT: usize = 16;
+
+impl CacheStore for DiskCache {
+    fn get(&self, key: &Digest) -> anyhow::Result<Option<Record>> {
+        let Some((record, made)) = self.look(key)? else { return Ok(None) };
+        self.used.note(&short(key), made);
         Ok(Some(record))
     }
 

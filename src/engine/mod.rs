@@ -18,7 +18,9 @@ mod resolve;
 mod rootfs;
 pub mod shared;
 mod state;
+mod trim;
 mod usage;
+mod used;
 pub mod volumes;
 
 use std::collections::BTreeMap;
@@ -37,7 +39,8 @@ pub use prune::{Keep, Pruned, prune};
 pub use remote::RemoteEngine;
 pub use shared::SharedCaches;
 pub use state::{Settings, State};
-pub use usage::{Usage, UsageKind, du};
+pub use trim::{Limits, trim};
+pub use usage::{Filter, Usage, UsageKind, du};
 
 /// Something that can turn a request into images and files.
 pub trait Engine: Send + Sync {

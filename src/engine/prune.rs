@@ -8,12 +8,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 
 use super::cache::entries;
-use super::usage::{disk_bytes, of_containers, of_images};
+use super::usage::{self, Filter, Usage, UsageKind, disk_bytes, of_containers, of_images};
 use super::{State, containers, state};
 use crate::base::Digest;
 use crate::ops::cache_mount;
 use crate::snapshot::{self, DeltaId};
-use crate::solver::CacheStore;
 use crate::store::FileLock;
 
 /// What a prune leaves alone.
@@ -23,10 +22,14 @@ pub struct Keep {
     pub newer_than: Option<Duration>,
     /// The most recently used things, up to so many bytes.
     pub bytes: Option<u64>,
+    /// Only what both of these keep, where both are given, and nothing beyond what the blobs leave of `bytes`.
+    pub strict: bool,
     /// `RUN --mount=type=cache` folders.
     pub cache_mounts: bool,
     /// What named images and containers stand on, so that the next build or run has it unpacked.
     pub images: bool,
+    /// All but these.
+    pub filter: Filter,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,21 +50,14 @@ pub fn prune(state: &State, keep: &Keep) -> anyhow::Result<Pruned> {
     let mut pruned = Pruned::default();
     state::sweep(&state.dir().join("tmp"))?;
     state.cache().sweep(WRITING)?;
-    deltas(state, keep, now, &mut pruned)?;
-    records(state, keep, now)?;
-    blobs(state, &mut pruned)?;
-    if !keep.cache_mounts {
-        for folder in cache_mount::list(&state.cache_mounts_dir()?)? {
-            if !is_new(keep, folder.used, now)
-                && let Some(_unused) = FileLock::try_exclusive(&folder.lock)?
-            {
-                pruned.bytes += remove(&folder.path)?;
-                pruned.removed.push(folder.id);
-            }
-        }
+    if keep.filter == Filter::default() {
+        records(state, keep, now)?;
     }
+    if keep.filter.kinds.is_empty() || keep.filter.kinds.contains(&UsageKind::Blob) {
+        blobs(state, keep, now, &mut pruned)?;
+    }
+    caches(state, keep, now, &mut pruned)?;
     if takes_all(keep) {
-        pruned.bytes += remove(&state.source_cache_dir())?;
         foreign(state, &mut pruned)?;
     }
     pruned.removed.sort();
@@ -99,41 +95,92 @@ fn give_up(path: &Path, pruned: &mut Pruned) {
 }
 
 fn takes_all(keep: &Keep) -> bool {
-    keep.newer_than.is_none() && keep.bytes.is_none()
+    keep.newer_than.is_none() && keep.bytes.is_none() && keep.filter == Filter::default()
 }
 
 fn is_new(keep: &Keep, used: Option<SystemTime>, now: SystemTime) -> bool {
     keep.newer_than.is_some_and(|limit| used.is_some_and(|used| now.duration_since(used).unwrap_or_default() < limit))
 }
 
-fn deltas(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> anyhow::Result<()> {
-    let snapshots = state.snapshots()?;
+/// Snapshots, cache mounts and sources.
+fn caches(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> anyhow::Result<()> {
     // What a container stands on cannot be made again.
-    let mut kept = of_containers(state)?;
+    let mut needed = of_containers(state)?;
     if keep.images {
-        kept.extend(of_images(state)?);
+        needed.extend(of_images(state)?);
     }
-    let mut usage = snapshots.usage()?;
-    usage.sort_by_key(|delta| std::cmp::Reverse(delta.last_used));
+    let things = usage::caches(state)?;
     let mut room = keep.bytes.unwrap_or(0);
-    for delta in &usage {
-        let fits = room >= delta.bytes;
-        if fits {
-            room -= delta.bytes;
-        }
-        if fits || is_new(keep, Some(delta.last_used), now) {
-            kept.insert(delta.id.clone());
+    if keep.strict {
+        for digest in state.images().blobs().list()? {
+            room = room.saturating_sub(state.images().blobs().size(&digest)?.unwrap_or(0));
         }
     }
-    match snapshots.prune(&|id| kept.contains(id)) {
-        Err(snapshot::Error::Busy { .. }) => pruned.busy = true,
-        done => {
-            pruned.bytes += done?.bytes;
-            let gone = usage.iter().map(|delta| &delta.id).filter(|id| !kept.contains(*id));
-            pruned.removed.extend(gone.map(DeltaId::to_string));
+    let going = going(&things, keep, room, &needed, now);
+    let is_going = |kind, id: &str| going.contains(&(kind, id.to_owned()));
+    let deltas: BTreeSet<&str> =
+        things.iter().filter(|thing| thing.kind == UsageKind::Snapshot).map(|thing| &*thing.id).collect();
+    if deltas.iter().any(|id| is_going(UsageKind::Snapshot, id)) || takes_all(keep) {
+        // What is no delta is an index of a layer that nobody unpacked.
+        let is_kept = |id: &str| match deltas.contains(id) {
+            true => !is_going(UsageKind::Snapshot, id),
+            false => !takes_all(keep),
+        };
+        match state.snapshots()?.prune(&|id| is_kept(&id.to_string())) {
+            Err(snapshot::Error::Busy { .. }) => pruned.busy = true,
+            done => {
+                pruned.bytes += done?.bytes;
+                let gone = going.iter().filter(|(kind, _)| *kind == UsageKind::Snapshot);
+                pruned.removed.extend(gone.map(|(_, id)| id.clone()));
+            }
         }
+    }
+    for folder in cache_mount::list(&state.cache_mounts_dir()?)? {
+        if is_going(UsageKind::CacheMount, &folder.id)
+            && let Some(_unused) = FileLock::try_exclusive(&folder.lock)?
+        {
+            pruned.bytes += remove(&folder.path)?;
+            pruned.removed.push(folder.id);
+        }
+    }
+    for (_, id) in going.iter().filter(|(kind, _)| *kind == UsageKind::Source) {
+        pruned.bytes += remove(&state.source_cache_dir().join(id))?;
     }
     Ok(())
+}
+
+/// What goes of what can be made again: the newest things are looked at first, as long as there is room for them.
+fn going(
+    things: &[Usage],
+    keep: &Keep,
+    mut room: u64,
+    needed: &BTreeSet<DeltaId>,
+    now: SystemTime,
+) -> BTreeSet<(UsageKind, String)> {
+    let mut order: Vec<&Usage> = things.iter().collect();
+    order.sort_by_key(|thing| std::cmp::Reverse(thing.last_used));
+    let needed: BTreeSet<String> = needed.iter().map(DeltaId::to_string).collect();
+    let mut going = BTreeSet::new();
+    for thing in order {
+        let fits = room >= thing.bytes;
+        if fits {
+            room -= thing.bytes;
+        }
+        let young = is_new(keep, thing.last_used, now);
+        let kept = match keep.strict {
+            true => (fits || keep.bytes.is_none()) && (young || keep.newer_than.is_none()),
+            false => fits || young,
+        };
+        let meant = match thing.kind {
+            UsageKind::Snapshot => !needed.contains(&thing.id),
+            UsageKind::CacheMount => !keep.cache_mounts,
+            _ => true,
+        };
+        if meant && !kept && keep.filter.admits(thing, now) {
+            going.insert((thing.kind, thing.id.clone()));
+        }
+    }
+    going
 }
 
 /// A record outlives its result on purpose: what stands on the result is still recognised by it. It goes when
@@ -145,14 +192,14 @@ fn records(state: &State, keep: &Keep, now: SystemTime) -> anyhow::Result<()> {
             state.cache().remove(&record.key)?;
         }
     }
-    Ok(())
+    state.cache().tidy()
 }
 
-fn blobs(state: &State, pruned: &mut Pruned) -> anyhow::Result<()> {
+fn blobs(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> anyhow::Result<()> {
     let mut needed: BTreeSet<Digest> = BTreeSet::new();
     let mut all = containers::snapshots(state)?;
     for record in state.cache().list()? {
-        let results = state.cache().get(&record.key)?.map(|record| record.results).unwrap_or_default();
+        let results = state.cache().peek(&record.key)?.map(|record| record.results).unwrap_or_default();
         for result in results {
             all.extend(state.snapshots()?.load(&result)?);
         }
@@ -164,7 +211,12 @@ fn blobs(state: &State, pruned: &mut Pruned) -> anyhow::Result<()> {
     }
     let images = state.images();
     let before: BTreeSet<Digest> = images.blobs().list()?.into_iter().collect();
-    if let Some(collected) = images.collect(&|digest| needed.contains(digest))? {
+    // Nobody notes when a blob was used: the records that need it are.
+    let is_meant = |digest: &Digest| {
+        let thing = Usage::of_blob(*digest, 0);
+        keep.filter.admits(&thing, now)
+    };
+    if let Some(collected) = images.collect(&|digest| needed.contains(digest) || !is_meant(digest))? {
         let after: BTreeSet<Digest> = images.blobs().list()?.into_iter().collect();
         pruned.removed.extend(before.difference(&after).map(Digest::to_string));
         pruned.bytes += collected.bytes;

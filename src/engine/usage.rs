@@ -1,14 +1,14 @@
 //! What takes up space in the state folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
 use super::{State, cache::entries, containers};
-use crate::base::Platform;
+use crate::base::{Digest, Platform};
 use crate::image;
 use crate::ops::cache_mount;
 use crate::snapshot::{DeltaId, Snapshot};
@@ -42,10 +42,59 @@ pub struct Usage {
     pub in_use: bool,
 }
 
+impl Usage {
+    pub(super) fn of_blob(digest: Digest, bytes: u64) -> Self {
+        let (id, description) = (digest.to_string(), String::new());
+        Self { kind: UsageKind::Blob, id, description, bytes, last_used: None, in_use: false }
+    }
+}
+
+/// Which things are meant; by default all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Any of these; none: all.
+    pub kinds: BTreeSet<UsageKind>,
+    /// How an id begins; any of these.
+    pub ids: Vec<String>,
+    /// Words of the description; any of these.
+    pub descriptions: Vec<String>,
+    pub in_use: Option<bool>,
+    /// Not used within this time.
+    pub unused_for: Option<Duration>,
+    /// Of a kind that only other tools have.
+    pub nothing: bool,
+}
+
+impl Filter {
+    pub fn admits(&self, thing: &Usage, now: SystemTime) -> bool {
+        let any = |given: &[String], holds: &dyn Fn(&str) -> bool| {
+            given.is_empty() || given.iter().any(|text| holds(text.as_str()))
+        };
+        let unused =
+            |limit: Duration| thing.last_used.is_none_or(|used| now.duration_since(used).unwrap_or_default() >= limit);
+        !(self.nothing && self.kinds.is_empty())
+            && (self.kinds.is_empty() || self.kinds.contains(&thing.kind))
+            && any(&self.ids, &|id| thing.id.starts_with(id))
+            && any(&self.descriptions, &|words| thing.description.contains(words))
+            && self.in_use.is_none_or(|in_use| in_use == thing.in_use)
+            && self.unused_for.is_none_or(unused)
+    }
+}
+
 /// Everything that takes up space, sorted by kind and id.
 pub fn du(state: &State) -> anyhow::Result<Vec<Usage>> {
     let mut all = images(state)?;
-    all.extend(snapshots(state)?);
+    all.extend(caches(state)?);
+    for path in entries(&state.volumes_dir())? {
+        all.extend(folder(UsageKind::Volume, &path, true)?);
+    }
+    all.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
+    Ok(all)
+}
+
+/// What can be made again, blobs aside.
+pub(super) fn caches(state: &State) -> anyhow::Result<Vec<Usage>> {
+    let mut all = snapshots(state)?;
     for folder in cache_mount::list(&state.cache_mounts_dir()?)? {
         all.push(Usage {
             kind: UsageKind::CacheMount,
@@ -56,21 +105,21 @@ pub fn du(state: &State) -> anyhow::Result<Vec<Usage>> {
             last_used: folder.used,
         });
     }
-    for (kind, dir, in_use) in
-        [(UsageKind::Source, state.source_cache_dir(), false), (UsageKind::Volume, state.volumes_dir(), true)]
-    {
-        for path in entries(&dir)? {
-            let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if id.starts_with('.') {
-                continue;
-            }
-            let last_used = fs::symlink_metadata(&path).and_then(|meta| meta.modified()).ok();
-            let bytes = disk_bytes(&path)?;
-            all.push(Usage { kind, id, description: String::new(), bytes, last_used, in_use });
-        }
+    for path in entries(&state.source_cache_dir())? {
+        all.extend(folder(UsageKind::Source, &path, false)?);
     }
-    all.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
     Ok(all)
+}
+
+/// A folder as one thing, used when something in it last came or went; none for one in the making.
+fn folder(kind: UsageKind, path: &Path, in_use: bool) -> anyhow::Result<Option<Usage>> {
+    let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if id.starts_with('.') {
+        return Ok(None);
+    }
+    let modified = |path: &Path| fs::symlink_metadata(path).and_then(|meta| meta.modified()).ok();
+    let last_used = entries(path)?.iter().map(|path| modified(path)).chain([modified(path)]).max().flatten();
+    Ok(Some(Usage { kind, id, description: String::new(), bytes: disk_bytes(path)?, last_used, in_use }))
 }
 
 fn images(state: &State) -> anyhow::Result<Vec<Usage>> {
@@ -101,20 +150,14 @@ fn images(state: &State) -> anyhow::Result<Vec<Usage>> {
         });
     }
     for digest in blobs.list()?.into_iter().filter(|digest| !named.contains(digest)) {
-        all.push(Usage {
-            kind: UsageKind::Blob,
-            id: digest.to_string(),
-            description: String::new(),
-            bytes: blobs.size(&digest)?.unwrap_or(0),
-            last_used: None,
-            in_use: false,
-        });
+        all.push(Usage::of_blob(digest, blobs.size(&digest)?.unwrap_or(0)));
     }
     Ok(all)
 }
 
 fn snapshots(state: &State) -> anyhow::Result<Vec<Usage>> {
     let needed = of_containers(state)?;
+    let used = of_records(state)?;
     let usage = state.snapshots()?.usage()?;
     Ok(usage
         .into_iter()
@@ -123,10 +166,28 @@ fn snapshots(state: &State) -> anyhow::Result<Vec<Usage>> {
             id: delta.id.to_string(),
             description: String::new(),
             bytes: delta.bytes,
-            last_used: Some(delta.last_used),
+            last_used: used.get(&delta.id).copied().max(Some(delta.made)),
             in_use: needed.contains(&delta.id),
         })
         .collect())
+}
+
+/// Deltas that records lead to, and when one of these was found last. A record that is found means that its result may
+/// be wanted, even where something that stands on it was wanted and there.
+fn of_records(state: &State) -> anyhow::Result<BTreeMap<DeltaId, SystemTime>> {
+    let mut found = BTreeMap::new();
+    let snapshots = state.snapshots()?;
+    for record in state.cache().list()? {
+        let results = state.cache().peek(&record.key)?.map(|record| record.results).unwrap_or_default();
+        for result in results {
+            let Some(snapshot) = snapshots.load(&result)? else { continue };
+            for delta in snapshots.unpacked(&snapshot)? {
+                let used = found.entry(delta).or_insert(record.used);
+                *used = record.used.max(*used);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Deltas that containers stand on.
@@ -153,4 +214,38 @@ pub(super) fn of_images(state: &State) -> anyhow::Result<BTreeSet<DeltaId>> {
 /// What a file or folder takes on disk.
 pub(super) fn disk_bytes(path: &Path) -> anyhow::Result<u64> {
     disk::usage(path).with_context(|| format!("look at {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_narrow_and_alternatives_widen() {
+        let now = SystemTime::now();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let thing = Usage {
+            kind: UsageKind::CacheMount,
+            id: "/root/.cargo".to_owned(),
+            description: "made by hand".to_owned(),
+            bytes: 1,
+            last_used: Some(now - hours(2)),
+            in_use: false,
+        };
+        let text = |text: &str| vec![text.to_owned()];
+        let of = |change: &dyn Fn(&mut Filter)| {
+            let mut filter = Filter::default();
+            change(&mut filter);
+            filter.admits(&thing, now)
+        };
+        assert!(of(&|_| ()));
+        assert!(of(&|filter| filter.kinds = [UsageKind::Source, UsageKind::CacheMount].into()));
+        assert!(!of(&|filter| filter.kinds = [UsageKind::Source].into()));
+        assert!(!of(&|filter| filter.nothing = true), "only kinds that are not here");
+        assert!(of(&|filter| filter.ids = vec!["x".to_owned(), "/root".to_owned()]));
+        assert!(!of(&|filter| (filter.ids, filter.in_use) = (text("/root"), Some(true))));
+        assert!(of(&|filter| filter.descriptions = text("by hand")));
+        assert!(of(&|filter| filter.unused_for = Some(hours(2))));
+        assert!(!of(&|filter| filter.unused_for = Some(hours(3))));
+    }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
@@ -28,6 +28,17 @@ pub(super) struct Host {
     pub umask: u32,
 }
 
+/// A file that leaves no trace in its folder, not even in the folder's date, where the file system knows such files.
+fn nameless(dir: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::open(dir, flags, Mode::from_raw_mode(0o777)) {
+        return Ok(file);
+    }
+    let mut options = tempfile::Builder::new();
+    options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    Ok(options.tempfile_in(dir)?.into_file().into())
+}
+
 impl Host {
     /// For looking at files only.
     pub fn reading(ownership: Ownership) -> Self {
@@ -37,9 +48,7 @@ impl Host {
     /// Tries what the host allows, on a file without a name. `ownership` says where owners are kept where that is
     /// known; else the disk keeps them if it takes them.
     pub fn probe(dir: &Path, ownership: Option<Ownership>) -> io::Result<Self> {
-        let mut options = tempfile::Builder::new();
-        options.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let file = options.tempfile_in(dir)?;
+        let file = nameless(dir)?;
         let stat = rustix::fs::fstat(&file)?;
         let ownership = ownership.unwrap_or_else(|| {
             let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid ^ 1), rustix::fs::Gid::from_raw(stat.st_gid ^ 1));
@@ -51,7 +60,8 @@ impl Host {
         });
         let bound = ownership == Ownership::Stored && {
             rustix::fs::fchmod(&file, Mode::empty())?;
-            matches!(rustix::fs::open(file.path(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()), Err(Errno::ACCESS))
+            let again = format!("/proc/self/fd/{}", file.as_raw_fd());
+            matches!(rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()), Err(Errno::ACCESS))
         };
         Ok(Self { ownership, bound, uid: stat.st_uid, gid: stat.st_gid, umask: 0o777 & !stat.st_mode })
     }

@@ -21,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::active::{Active, View, Workplace};
 use super::delta::{Delta, Stack};
@@ -64,7 +64,7 @@ pub struct LayerSpec {
 pub struct Usage {
     pub id: DeltaId,
     pub bytes: u64,
-    pub last_used: SystemTime,
+    pub made: SystemTime,
 }
 
 /// What a prune removed.
@@ -73,9 +73,6 @@ pub struct Pruned {
     pub deltas: usize,
     pub bytes: u64,
 }
-
-/// How old the note of a delta's last use may get before it is worth a write.
-const USE_GRAIN: Duration = Duration::from_secs(3600);
 
 /// All snapshots of one state folder. Cloning shares it; several processes may have it open.
 #[derive(Clone)]
@@ -154,7 +151,7 @@ impl Snapshots {
         let snapshot = Snapshot::from_record(text)?;
         for delta in snapshot.deltas.iter() {
             let here = match delta {
-                StackDelta::Made(id) => self.0.touch(&self.0.delta_dir(id))?,
+                StackDelta::Made(id) => is_there(&self.0.delta_dir(id))?,
                 StackDelta::Layer(layer) => {
                     self.0.unpacked_dir(layer)?.is_some() || self.0.blobs.size(&layer.blob.descriptor.digest)?.is_some()
                 }
@@ -261,12 +258,12 @@ impl Snapshots {
         let mut usages = Vec::new();
         for name in list(&deltas)? {
             let path = deltas.join(&name);
-            let last_used = match fs::symlink_metadata(&path).and_then(|meta| meta.modified()) {
+            let made = match fs::symlink_metadata(&path).and_then(|meta| meta.modified()) {
                 Ok(time) => time,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error).at(&path),
             };
-            usages.push(Usage { id: DeltaId(name), bytes: disk::usage(&path).at(&path)?, last_used });
+            usages.push(Usage { id: DeltaId(name), bytes: disk::usage(&path).at(&path)?, made });
         }
         Ok(usages)
     }
@@ -317,7 +314,7 @@ impl Inner {
     /// Where a layer is unpacked, if it is.
     pub fn unpacked_dir(&self, layer: &super::stack::ImageLayer) -> Result<Option<PathBuf>> {
         let own = self.delta_dir(&DeltaId(layer.chain.0.hex()));
-        if self.touch(&own)? {
+        if is_there(&own)? {
             return Ok(Some(own));
         }
         let alias = self.dir.join("chains").join(layer.chain.0.hex());
@@ -325,7 +322,7 @@ impl Inner {
             // Written whole or not at all, but a power cut may have emptied it.
             Ok(id) if !id.is_empty() && !id.contains(['/', '.', '\0']) => {
                 let dir = self.delta_dir(&DeltaId(id));
-                Ok(self.touch(&dir)?.then_some(dir))
+                Ok(is_there(&dir)?.then_some(dir))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -338,28 +335,6 @@ impl Inner {
         let fs = dir.join("fs");
         let ownership = if dir.join("stored").exists() { Ownership::Stored } else { Ownership::Real };
         DiskDelta::open(&fs, Host::reading(ownership)).at(&fs)
-    }
-
-    /// Whether the delta is there; notes that it was used.
-    fn touch(&self, dir: &Path) -> Result<bool> {
-        let modified = match fs::symlink_metadata(dir).and_then(|meta| meta.modified()) {
-            Ok(modified) => modified,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error).at(dir),
-        };
-        if modified.elapsed().is_ok_and(|age| age > USE_GRAIN) {
-            // Only a note: a folder that cannot be written is read all the same.
-            let _ = rustix::fs::utimensat(
-                rustix::fs::CWD,
-                dir,
-                &rustix::fs::Timestamps {
-                    last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-                    last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
-                },
-                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-            );
-        }
-        Ok(true)
     }
 
     /// Writes a small file whole or not at all.
@@ -455,6 +430,10 @@ fn home(dir: &Path, meaning: &str) -> Result<PathBuf> {
     let mut beside = dir.as_os_str().to_owned();
     beside.push(format!("-{meaning}"));
     Ok(beside.into())
+}
+
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().at(path)
 }
 
 /// Names in a folder of ours, sorted; none when it is not there.

@@ -129,8 +129,12 @@ pub fn read_document(blobs: &dyn BlobStore, digest: &Digest) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// Stores bytes that are already in memory.
+/// Stores bytes that are already in memory. What is there, and whole, is not written again.
 pub fn write_document(blobs: &dyn BlobStore, bytes: &[u8]) -> Result<Digest> {
+    let digest = Digest::of(bytes);
+    if read_document(blobs, &digest).is_ok() {
+        return Ok(digest);
+    }
     let mut blob = blobs.create()?;
     blob.write_all(bytes).map_err(|source| Error::Io { path: "new blob".to_owned(), source })?;
     Ok(blob.complete()?.0)

@@ -37,6 +37,12 @@ pub fn usage(path: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
+/// Bytes of the whole file system that a path is on.
+pub fn capacity(path: &Path) -> io::Result<u64> {
+    let system = rustix::fs::statvfs(path)?;
+    Ok(system.f_blocks.saturating_mul(system.f_frsize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

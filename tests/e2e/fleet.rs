@@ -58,12 +58,9 @@ fn targets_stay_where_their_cache_is(place: &Place, dockerds: &[&Dockerd]) {
             let line = format!("[{name} internal] building on {engine}");
             assert!(said.err.contains(&line), "{line}: {}", said.err);
         }
-        (by, said.err)
+        by
     };
-    let (first, _) = bake();
-    let (second, text) = bake();
-    assert_eq!(first, second);
-    assert_eq!(text.lines().filter(|line| line.ends_with(" CACHED")).count(), 4, "{text}");
+    assert_eq!(bake(), bake());
 }
 
 /// A step that tells the test that it runs, and goes on when it is let.

@@ -18,3 +18,4 @@ mod oracle;
 mod remote;
 mod spec;
 mod streaming;
+mod trimmed;

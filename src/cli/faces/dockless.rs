@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::exit::Exit;
 use crate::cli::session::Session;
-use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, rootfs, task, unpack, version};
+use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, rootfs, task, trim, unpack, version};
 use crate::engine::Places;
 use crate::exec::Isolation;
 
@@ -44,6 +44,7 @@ pub enum Verb {
     Rootfs(rootfs::Args),
     Du(disk::DuArgs),
     Prune(disk::PruneArgs),
+    Trim(trim::Args),
     Doctor(doctor::Args),
     /// Look inside: the parsed Dockerfile, the graph
     #[command(subcommand)]
@@ -83,6 +84,7 @@ pub fn run(dockless: Dockless, session: &Session) -> anyhow::Result<Exit> {
         Verb::Rootfs(args) => rootfs::run(args, session),
         Verb::Du(args) => disk::du(args, session),
         Verb::Prune(args) => disk::prune(args, session),
+        Verb::Trim(args) => trim::run(args, session),
         Verb::Doctor(args) => doctor::run(args, session),
         Verb::Debug(args) => debug::run(args, session),
         Verb::Resource(args) => resource::run(args, session),
@@ -121,7 +123,7 @@ Containers, to run something or to copy files out
 
 This place
   doctor      what it allows, and which isolation a RUN step gets
-  du, prune   what takes up space, and giving it back
+  du, prune   what takes up space, and giving it back; trim keeps it within limits
   info, version
 
 Inside

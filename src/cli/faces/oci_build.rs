@@ -10,8 +10,10 @@ use anyhow::Context as _;
 use crate::base::{Env, Reference, Secret};
 use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::flags;
+use crate::cli::limits::LimitArgs;
 use crate::cli::session::{Chosen, Session};
 use crate::cli::solve::{self, Build};
+use crate::cli::verbs::trim;
 use crate::engine::{BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
 use crate::expand::{self, Archive, Formats};
 use crate::image;
@@ -45,6 +47,8 @@ Parameters:
   REGISTRY_MIRRORS         for docker.io, with commas
   REPOSITORY, TAG          what the image is called
   TAG_FILE                 a file that holds the tag
+  DOCKLESS_CACHE_AGE       what was not used for so long is not kept [default: 14d], or none
+  DOCKLESS_CACHE_SIZE      no more than this is kept [default: half of the disk], or none
 
 Folders:
   image/                   image.tar, digest, and what was asked for
@@ -62,6 +66,7 @@ pub fn chosen(env: &Env) -> Chosen {
 pub fn run(session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     let params = BuildParams::read(&session.env).map_err(|error| usage(error.to_string()))?;
+    let limits = LimitArgs::default().read(session)?;
     if session.env.nonempty("BUILDKIT_EXTRA_CONFIG").is_some() {
         session.warn(
             "BUILDKIT_EXTRA_CONFIG has no effect: there is no buildkitd (see REGISTRY_MIRRORS, LOCAL_CA_CERTIFICATE)",
@@ -90,6 +95,7 @@ pub fn run(session: &Session) -> anyhow::Result<Exit> {
         session.note("neither 'image' nor 'rootfs' are specified, finishing with no outputs");
     }
     one(&params, params.target.as_deref(), image, rootfs, session)?;
+    trim::trim(&limits, &names(&params)?, session)?;
     Ok(Exit::Success)
 }
 

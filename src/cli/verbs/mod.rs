@@ -27,6 +27,7 @@ pub mod rootfs;
 pub mod save;
 pub mod tag;
 pub mod task;
+pub mod trim;
 pub mod unpack;
 pub mod version;
 pub mod volumes;

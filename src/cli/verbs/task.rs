@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use anyhow::Context as _;
 
+use super::trim;
 use crate::cli::exit::{Exit, usage};
+use crate::cli::limits::LimitArgs;
 use crate::cli::session::{LOST_ENGINES, Session};
 use crate::engine::place::VARIABLE;
 use crate::task::config::{self, Config, Wanted};
@@ -50,6 +52,8 @@ pub struct Args {
     /// Lay out oci/, an OCI layout folder
     #[arg(long)]
     oci: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 const HELP: &str = "\
@@ -85,6 +89,8 @@ Parameters (environment):
   UNPACK_ROOTFS         true: as --rootfs (so does IMG_UNPACK)
   OUTPUT_OCI            true: as --oci
   DOCKLESS_OUTPUT       as --output
+  DOCKLESS_CACHE_AGE    as --cache-age
+  DOCKLESS_CACHE_SIZE   as --cache-size
   SOURCE_DATE_EPOCH     the time of what is built, in seconds since 1970
   DOCKER_CONFIG, REGISTRY_MIRRORS and others of the build pass through to it.
 For the parameters of oci-build-task (CONTEXT, BUILD_ARG_name, ...) let the task run `build`,
@@ -111,6 +117,7 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         (None, None, Some(file)) => dir.join(file),
         (None, None, None) => dir.join(OUTPUT),
     };
+    let limits = args.limits.read(session)?;
     let state = session.state()?;
     let tmp = state.tmp()?;
     let journal = Journal::at(tmp.join("journal"));
@@ -164,6 +171,8 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         let by = built.map(|engine| format!(" (built on {engine})")).unwrap_or_default();
         session.note(format!("{} -> {}{by}", outputs::title(image), output.join(&item.name).display()));
     }
+    let names: Vec<_> = records.names().into_keys().collect();
+    trim::apart(&limits, &names, session);
     Ok(Exit::Success)
 }
 

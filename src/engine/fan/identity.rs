@@ -17,7 +17,7 @@ pub fn of(plan: &Plan, root: &Path) -> Digest {
     let parts = match plan {
         Plan::Dockerfile(plan) => dockerfile(plan, root),
         Plan::Llb { definition, .. } => sources(definition),
-        Plan::Frontend(plan) => frontend(plan, root),
+        Plan::Frontend(plan) => by_frontend(plan, root),
     };
     for part in parts {
         hasher.field(part.as_bytes());
@@ -26,50 +26,73 @@ pub fn of(plan: &Plan, root: &Path) -> Digest {
 }
 
 fn dockerfile(plan: &DockerfilePlan, root: &Path) -> Vec<String> {
-    let (context, dir) = match &plan.context {
-        Context::Directory(dir) => (place(dir, root), Some(dir.as_path())),
-        Context::Unpacked(dir) => (String::new(), Some(dir.path())),
-        Context::Empty => (String::new(), None),
-        Context::Remote(address) => (unversioned(address), None),
+    let dir = folder(plan);
+    let context = match &plan.context {
+        Context::Directory(dir) => place(dir, root),
+        Context::Remote(address) => unversioned(address),
+        Context::Unpacked(_) | Context::Empty => String::new(),
     };
-    let read = |path: &Path| fs::read(path).ok();
-    let (name, text) = match &plan.dockerfile {
-        DockerfileSource::Path(None) => {
-            (String::new(), dir.and_then(|dir| DEFAULT_NAMES.iter().find_map(|name| read(&dir.join(name)))))
-        }
+    let name = match &plan.dockerfile {
+        DockerfileSource::Path(None) => String::new(),
         DockerfileSource::Path(Some(path)) => match dir.and_then(|dir| path.strip_prefix(dir).ok()) {
             // The name that is looked for anyway.
-            Some(inside) if DEFAULT_NAMES.iter().any(|name| inside == Path::new(name)) => (String::new(), read(path)),
-            Some(inside) => (inside.display().to_string(), read(path)),
-            None => (place(path, root), read(path)),
+            Some(inside) if DEFAULT_NAMES.iter().any(|name| inside == Path::new(name)) => String::new(),
+            Some(inside) => inside.display().to_string(),
+            None => place(path, root),
         },
-        DockerfileSource::Text { text, .. } => (Digest::of(text).to_string(), Some(text.clone().into_bytes())),
-        DockerfileSource::Remote(address) => (unversioned(address), None),
+        DockerfileSource::Text { text, .. } => Digest::of(text).to_string(),
+        DockerfileSource::Remote(address) => unversioned(address),
     };
     let mut parts = vec![context, name];
-    parts.extend(text.map(|text| bases(text, plan)).unwrap_or_default());
+    parts.extend(input(plan).map(|input| bases(&input)).unwrap_or_default());
     parts
 }
 
+/// Whether another's frontend is to read the Dockerfile, as far as that is known before anything is fetched.
+pub fn is_foreign(plan: &DockerfilePlan) -> bool {
+    input(plan).is_some_and(|input| frontend::is_foreign(&input))
+}
+
+fn folder(plan: &DockerfilePlan) -> Option<&Path> {
+    match &plan.context {
+        Context::Directory(dir) => Some(dir),
+        Context::Unpacked(dir) => Some(dir.path()),
+        Context::Empty | Context::Remote(_) => None,
+    }
+}
+
+/// The Dockerfile with its arguments. None where it cannot be read: the engine that gets it will say why.
+fn input(plan: &DockerfilePlan) -> Option<Input> {
+    let text = match &plan.dockerfile {
+        DockerfileSource::Path(None) => {
+            let dir = folder(plan)?;
+            DEFAULT_NAMES.iter().find_map(|name| fs::read(dir.join(name)).ok())?
+        }
+        DockerfileSource::Path(Some(path)) => fs::read(path).ok()?,
+        DockerfileSource::Text { text, .. } => text.clone().into_bytes(),
+        DockerfileSource::Remote(_) => return None,
+    };
+    let epoch = Epoch::new(std::time::UNIX_EPOCH, None).ok()?;
+    Some(Input { build_args: plan.build_args.clone(), ..Input::new("Dockerfile", text, epoch) })
+}
+
 /// Of a frontend's build: who reads it, and the folders that it may ask for.
-fn frontend(plan: &FrontendPlan, root: &Path) -> Vec<String> {
+fn by_frontend(plan: &FrontendPlan, root: &Path) -> Vec<String> {
     let options = ["source", "context", "filename"].into_iter().map(|key| plan.options.get(key));
     let options = options.map(|value| value.map(|value| unversioned(value)).unwrap_or_default());
     let folders = plan.given.locals.iter().map(|(name, dir)| format!("{name} {}", place(dir, root)));
     std::iter::once(plan.name.clone()).chain(options).chain(folders).collect()
 }
 
-/// Base images as they are written, with the arguments that are in them. A Dockerfile that cannot be read has none: the
-/// engine that gets it will say why.
-fn bases(text: Vec<u8>, plan: &DockerfilePlan) -> Vec<String> {
-    let Ok(epoch) = Epoch::new(std::time::UNIX_EPOCH, None) else { return Vec::new() };
-    let stages = frontend::targets(&Input::new("Dockerfile", text, epoch)).unwrap_or_default();
+/// Base images as they are written, with the arguments that are in them.
+fn bases(input: &Input) -> Vec<String> {
+    let stages = frontend::targets(input).unwrap_or_default();
     let names: Vec<&str> = stages.iter().map(|stage| stage.name.as_str()).collect();
     let mut bases: Vec<String> = stages
         .iter()
         .filter(|stage| stage.base != "scratch" && !names.contains(&stage.base.to_lowercase().as_str()))
         .map(|stage| {
-            let given = variables(&stage.base).filter_map(|name| Some((name, plan.build_args.get(name)?)));
+            let given = variables(&stage.base).filter_map(|name| Some((name, input.build_args.get(name)?)));
             given.fold(stage.base.clone(), |base, (name, value)| format!("{base} {name}={value}"))
         })
         .collect();

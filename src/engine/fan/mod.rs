@@ -51,6 +51,7 @@ fn ranked<'a>(places: &'a [Place], identity: &Digest) -> Vec<&'a Place> {
 fn is_able(place: &Place, plan: &Plan) -> bool {
     match (place, plan) {
         (Place::At(_), Plan::Dockerfile(plan)) => plan.shm_size.is_none(),
+        (Place::Here, Plan::Dockerfile(plan)) => !identity::is_foreign(plan),
         (Place::Here, Plan::Frontend(_)) => false,
         _ => true,
     }

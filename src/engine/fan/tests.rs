@@ -11,7 +11,7 @@ use tonic::Status;
 use super::*;
 use crate::base::progress::Event;
 use crate::base::{Cancel, Env, Epoch, Progress};
-use crate::engine::{Given, Settings, SharedCaches};
+use crate::engine::{Context, DockerfilePlan, DockerfileSource, Given, Settings, SharedCaches};
 use crate::llb::{build::Builder, source};
 use crate::remote::{Address, tests::peer::Peer};
 
@@ -195,15 +195,20 @@ fn when_all_are_lost_the_build_fails_and_the_next_one_tries_again() {
 }
 
 #[test]
-fn what_only_this_process_can_do_stays_here() {
+fn what_only_some_can_do_goes_to_them() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(&dir.path().join("state"), &Env::default(), Settings::default()).unwrap();
-    let all = places(&["unix:///a", "local", "unix:///b", "unix:///c"]);
-    let fan = FanOut::new(state, all, Arc::new(Run::new("/".into(), None)));
-    let context = super::super::Context::Directory(dir.path().to_owned());
-    let dockerfile = super::super::DockerfileSource::Path(None);
-    let mut plan = super::super::DockerfilePlan::new(context, dockerfile);
-    plan.shm_size = Some(1);
-    let order = fan.order(&Plan::Dockerfile(Box::new(plan)), Path::new("/"));
-    assert_eq!(order, [&Place::Here]);
+    let fan = FanOut::new(state, places(&["unix:///a", "local"]), Arc::new(Run::new("/".into(), None)));
+    let order = |text: &str, change: fn(&mut DockerfilePlan)| {
+        let source = DockerfileSource::Text { name: "-".to_owned(), text: text.to_owned() };
+        let mut plan = DockerfilePlan::new(Context::Empty, source);
+        change(&mut plan);
+        let order = fan.order(&Plan::Dockerfile(Box::new(plan)), Path::new("/"));
+        order.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(order("FROM a", |_| ()).len(), 2);
+    assert_eq!(order("FROM a", |plan| plan.shm_size = Some(1)), ["local"]);
+    assert_eq!(order("# syntax=r.example/other\nFROM a", |_| ()), ["unix:///a"]);
+    let both = order("# syntax=r.example/other\nFROM a", |plan| plan.shm_size = Some(1));
+    assert_eq!(both.len(), 2, "each may say why not");
 }

@@ -176,6 +176,12 @@ impl Results<Ref> for StepCache {
     }
 }
 
+impl Drop for StepCache {
+    fn drop(&mut self) {
+        self.state.cache().used().save();
+    }
+}
+
 // Each change under these locks is one insertion.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::records::{Look, summary};
-use crate::cli::exit::{Exit, Unsupported, usage};
+use crate::cli::exit::{Exit, Unsupported};
 use crate::cli::flags;
 use crate::cli::progress::bytes;
 use crate::cli::session::{Out, Session};
@@ -15,7 +15,7 @@ use crate::remote::{Disk, Keep};
 /// Show what is kept to build faster.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DuArgs {
-    /// Only records that pass; an engine elsewhere judges it (type==regular, id~=…), here there is type=KIND
+    /// Only records that pass; an engine elsewhere judges it (type==regular, id~=…), here they are those of `dockless du`
     #[arg(short, long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
     /// All that is known of each
@@ -111,14 +111,7 @@ pub fn prune(args: PruneArgs, place: &Place, session: &Session) -> anyhow::Resul
 }
 
 fn of_folder(filters: &[String], session: &Session) -> anyhow::Result<Vec<Disk>> {
-    let mut list = engine::du(session.state()?)?;
-    for filter in filters {
-        match filter.split_once('=') {
-            Some(("type", kind)) => list.retain(|usage| kind_name(usage.kind) == kind.trim_start_matches('=')),
-            _ => return Err(usage(format!("filter {filter:?} is not known here (type)"))),
-        }
-    }
-    Ok(list.into_iter().map(record).collect())
+    Ok(disk::listed(filters, session)?.into_iter().map(record).collect())
 }
 
 fn record(usage: Usage) -> Disk {
@@ -138,9 +131,6 @@ fn record(usage: Usage) -> Disk {
 }
 
 fn prune_folder(args: &PruneArgs, session: &Session) -> anyhow::Result<Vec<Disk>> {
-    if let Some(filter) = args.filters.first() {
-        return Err(Unsupported::instead(format!("--filter {filter}"), "--keep-duration is"));
-    }
     if args.keep_storage_min.is_some() || args.free_storage.is_some() {
         return Err(Unsupported::instead(
             "--keep-storage-min or --free-storage without an engine elsewhere",
@@ -149,12 +139,7 @@ fn prune_folder(args: &PruneArgs, session: &Session) -> anyhow::Result<Vec<Disk>
     }
     session.enter_namespace()?;
     let before = engine::du(session.state()?)?;
-    let keep = engine::Keep {
-        newer_than: args.keep_duration,
-        bytes: args.keep_storage,
-        cache_mounts: !args.all,
-        images: !args.all,
-    };
+    let keep = disk::keep(args.all, args.keep_duration, args.keep_storage, &args.filters)?;
     let pruned = disk::pruned(&keep, session)?;
     Ok(before.into_iter().filter(|usage| pruned.removed.contains(&usage.id)).map(record).collect())
 }
