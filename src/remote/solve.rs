@@ -1,6 +1,7 @@
 //! One build on a remote engine: the definition goes out with a session beside it, events come back, and what was
 //! built arrives as an archive.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +76,9 @@ const SENT: &str = "dockless.invalid/sent";
 
 /// The last events of a build that is over arrive within this.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
+
+/// One that failed before anything was heard of it was hardly begun: some engines then wait for a build that never comes.
+const FIRST_EVENT: Duration = Duration::from_millis(500);
 
 /// Bytes of a session on their way.
 const SESSION_BUFFER: usize = 1 << 20;
@@ -187,7 +191,8 @@ impl Client {
         };
         let solving =
             self.channel.unary::<_, proto::SolveResponse>("/moby.buildkit.v1.Control/Solve", Request::new(question));
-        let watching = self.watch(id, solve.progress);
+        let heard = Cell::new(false);
+        let watching = self.watch(id, solve.progress, &heard);
         tokio::pin!(solving, watching);
         let mut watched = false;
         let solved = loop {
@@ -196,7 +201,8 @@ impl Client {
                 () = &mut watching, if !watched => watched = true,
             }
         };
-        if !watched && tokio::time::timeout(LAST_EVENTS, &mut watching).await.is_err() {
+        let patience = if solved.is_err() && !heard.get() { FIRST_EVENT } else { LAST_EVENTS };
+        if !watched && tokio::time::timeout(patience, &mut watching).await.is_err() {
             tracing::debug!("the last events of the build did not come");
         }
         drop((carrying, serving));
@@ -214,7 +220,7 @@ impl Client {
     }
 
     /// Passes the build's events on until it is over.
-    async fn watch(&self, id: &str, progress: &Progress) {
+    async fn watch(&self, id: &str, progress: &Progress, heard: &Cell<bool>) {
         let question = Request::new(proto::StatusRequest { r#ref: id.to_owned() });
         let call = self.channel.answers::<_, proto::StatusResponse>("/moby.buildkit.v1.Control/Status", question);
         let mut events = match call.await {
@@ -223,7 +229,10 @@ impl Client {
         };
         loop {
             match events.message().await {
-                Ok(Some(event)) => status::events(event).for_each(|event| progress.send(event)),
+                Ok(Some(event)) => {
+                    heard.set(true);
+                    status::events(event).for_each(|event| progress.send(event));
+                }
                 Ok(None) => return,
                 // The call that builds fails for the same reason and says so.
                 Err(error) => return tracing::debug!(%error, "events of the build ended"),
