@@ -48,7 +48,7 @@ pub fn trim(state: &State, limits: &Limits, names: &[Reference]) -> anyhow::Resu
     names.iter().for_each(|name| used.note(&format!("{IMAGE}{name}"), SystemTime::UNIX_EPOCH));
     used.save();
     let stamp = state.dir().join(STAMP);
-    if (limits.age.is_none() && limits.bytes.is_none()) || !is_due(state, &stamp, now) {
+    if (limits.age.is_none() && limits.bytes.is_none()) || !is_due(state, &stamp, now)? {
         return Ok(None);
     }
     forget_images(state, limits, names, now)?;
@@ -62,13 +62,13 @@ pub fn trim(state: &State, limits: &Limits, names: &[Reference]) -> anyhow::Resu
 }
 
 /// Whether something was made since the last time, or that is long ago.
-fn is_due(state: &State, stamp: &Path, now: SystemTime) -> bool {
+fn is_due(state: &State, stamp: &Path, now: SystemTime) -> anyhow::Result<bool> {
     let date = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    let Some(last) = date(stamp) else { return true };
+    let Some(last) = date(stamp) else { return Ok(true) };
     // Things are made elsewhere and renamed into these folders.
-    let folders = ["snapshots/deltas", "images/blobs/sha256"].map(|folder| date(&state.dir().join(folder)));
+    let folders = [state.snapshots()?.dir().join("deltas"), state.images().dir().join("blobs/sha256")];
     let is_old = now.duration_since(last).is_ok_and(|age| age >= AGAIN_AFTER);
-    is_old || folders.into_iter().flatten().any(|made| made > last)
+    Ok(is_old || folders.iter().filter_map(|folder| date(folder)).any(|made| made > last))
 }
 
 /// Removes names that earlier runs gave and images that have none: those that are too old, and from the oldest on those

@@ -189,12 +189,50 @@ fn bucket(cache: &BucketCache) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::registry::AwsKeys;
     use crate::store::write_document;
 
     fn entry(kind: &'static str, attributes: &[(&str, &str)]) -> CacheEntry {
         let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         CacheEntry { kind, attributes }
+    }
+
+    #[test]
+    fn a_bucket_is_told_of_with_its_keys() {
+        let keys =
+            AwsKeys { access_key_id: "id".to_owned(), secret_access_key: Secret::from("key"), session_token: None };
+        let endpoint = Some("http://m:9000".to_owned());
+        let cache = BucketCache {
+            bucket: "b".to_owned(),
+            settings: BucketSettings { endpoint, keys: Some(keys), ..BucketSettings::default() },
+            manifests: "team/manifests/".to_owned(),
+            blobs: "team/blobs/".to_owned(),
+            names: vec!["main".to_owned(), "too".to_owned()],
+        };
+        let place = CachePlace::Bucket { cache: cache.clone(), refresh: Duration::from_secs(3600), at_once: 2 };
+        let asked = SharedCaches { from: vec![CacheSource::Bucket(cache)], to: vec![CacheTarget::new(place)] };
+        let prepared = Prepared::new(&asked, &Progress::none()).unwrap();
+        let told = prepared.entries();
+        let words = [
+            ("access_key_id", "id"),
+            ("blobs_prefix", "team/blobs/"),
+            ("bucket", "b"),
+            ("endpoint_url", "http://m:9000"),
+            ("manifests_prefix", "team/manifests/"),
+            ("name", "main;too"),
+            ("secret_access_key", "key"),
+            ("use_path_style", "true"),
+        ];
+        assert_eq!(told.imports, [entry("s3", &words)]);
+        let [export] = &told.exports[..] else { panic!("{told:?}") };
+        for (key, value) in
+            words.iter().chain(&[("mode", "min"), ("touch_refresh", "3600s"), ("upload_parallelism", "2")])
+        {
+            assert_eq!(export.attributes.get(*key).map(String::as_str), Some(*value), "{key}");
+        }
     }
 
     #[test]
