@@ -50,8 +50,8 @@ impl Listener {
         listener
     }
 
-    /// Waits for the next call; none when no process with the filter is left. Each call wakes one of the threads that wait
-    /// side by side. Unless the kernel [tells them of the end](tells_of_the_end), they wait for ever.
+    /// Waits for the next call; none when no process with the filter is left. Each call wakes all threads that wait here.
+    /// Unless the kernel [tells them of the end](tells_of_the_end), they wait for ever.
     pub fn receive(&self) -> io::Result<Option<Notification>> {
         loop {
             if let Some(notification) = self.take()? {
@@ -63,7 +63,7 @@ impl Listener {
         }
     }
 
-    /// The same for one thread at a time, which is told of the end by any kernel, and has one more call to make for it.
+    /// The same, told of the end by any kernel, at the price of one more system call.
     pub fn receive_alone(&self) -> io::Result<Option<Notification>> {
         while self.anybody_calls(None)? {
             if let Some(notification) = self.take()? {
@@ -71,6 +71,15 @@ impl Listener {
             }
         }
         Ok(None)
+    }
+
+    /// Whether further calls wait to be received.
+    pub fn has_more(&self) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags};
+        let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, Some(&now)))?;
+        Ok(ready[0].revents().contains(PollFlags::IN))
     }
 
     /// False when no process with the filter is left; waits for a call at most this long.

@@ -27,11 +27,11 @@ mod times;
 mod told;
 mod tracer;
 mod trial;
+mod turn;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
@@ -50,6 +50,7 @@ use self::shared::Shared;
 use self::tracer::Leaving;
 pub use self::tracer::Tracer;
 pub use self::trial::answers;
+use self::turn::Turn;
 use crate::sys::notify::{self, Answer, Listener, Notification};
 use crate::sys::{SideTable, trace};
 
@@ -59,15 +60,12 @@ const THREADS: usize = 4;
 /// The emulation of one step.
 pub struct Supervisor {
     listener: Listener,
-    /// Held by the thread that waits for the next call, where one that waits beside it would not hear of the end.
-    turn: Option<Mutex<()>>,
+    turn: Arc<Turn>,
     /// This process's /proc, open from before the threads left for the step's mounts.
     proc: OwnedFd,
     files: Files,
     /// What the step's paths mean, where it has no mounts of its own.
     names: Option<Names>,
-    /// Threads that wait for a call; others may wait for the other end of a fifo.
-    idle: AtomicUsize,
     /// Where the tracer hears of the step's first thread.
     first: Mutex<Option<Sender<First>>>,
     /// What its processes share by a number, where it has no namespace for that.
@@ -129,11 +127,10 @@ impl Supervisor {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             listener: Listener::new(listener),
-            turn: (!notify::tells_of_the_end()).then(Mutex::default),
+            turn: Arc::default(),
             proc: rustix::fs::open("/proc", flags, Mode::empty())?,
             files: Files::default(),
             names: None,
-            idle: AtomicUsize::new(0),
             first: Mutex::default(),
             shared: Shared::default(),
             leaving: Leaving::default(),
@@ -159,11 +156,12 @@ impl Supervisor {
     /// Starts answering, with as many threads as there are calls that take long. They end with the step's last process,
     /// or with this one: what one waits for may never come.
     pub fn start_detached(self: &Arc<Self>) -> io::Result<()> {
-        self.idle.fetch_add(1, Ordering::SeqCst);
+        self.turn.expect_one_more();
         let supervisor = Arc::clone(self);
         std::thread::Builder::new().spawn(move || {
             // A call that nobody answers waits for ever: with this thread goes the step.
             let alarm = Alarm(&supervisor);
+            let _turn = turn::UntilTheEnd;
             match supervisor.attend_detached() {
                 Ok(()) => std::mem::forget(alarm),
                 Err(error) => {
@@ -176,13 +174,25 @@ impl Supervisor {
 
     fn attend_detached(self: &Arc<Self>) -> io::Result<()> {
         loop {
-            let Some(notification) = self.listener.receive()? else { return Ok(()) };
-            if self.idle.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if self.turn.take() {
+                // For when this one has something to do that takes long: to wait for the other end of a fifo.
                 self.start_detached()?;
             }
-            self.answer(&notification)?;
-            self.idle.fetch_add(1, Ordering::SeqCst);
+            let Some(notification) = self.listener.receive()? else { return Ok(()) };
+            self.answer_in_turn(&notification)?;
         }
+    }
+
+    /// Answers a call, and leaves further ones to another thread if there are some already.
+    fn answer_in_turn(&self, notification: &Notification) -> io::Result<()> {
+        if self.listener.has_more()? {
+            turn::give_way();
+        }
+        self.answer(notification)?;
+        if !turn::is_held() {
+            self.turn.expect_one_more();
+        }
+        Ok(())
     }
 
     /// The first fault of a thread.
@@ -197,7 +207,9 @@ impl Supervisor {
         scope.spawn(move || self.trace(&first, answers));
         let count = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(THREADS));
         for _ in 0..count {
+            self.turn.expect_one_more();
             scope.spawn(|| {
+                let _turn = turn::UntilTheEnd;
                 if let Err(error) = self.attend() {
                     lock(&self.fault).get_or_insert(error);
                 }
@@ -232,14 +244,11 @@ impl Supervisor {
 
     fn attend(&self) -> io::Result<()> {
         let mut inside = false;
+        // Where the end is not told, it has to be asked for.
+        let alone = !notify::tells_of_the_end();
         loop {
-            let received = match &self.turn {
-                None => self.listener.receive()?,
-                Some(turn) => {
-                    let _turn = lock(turn);
-                    self.listener.receive_alone()?
-                }
-            };
+            self.turn.take();
+            let received = if alone { self.listener.receive_alone()? } else { self.listener.receive()? };
             let first = lock(&self.first).take();
             let Some(notification) = received else {
                 if inside {
@@ -258,7 +267,7 @@ impl Supervisor {
                 self.go_inside(notification.thread)?;
                 inside = true;
             }
-            self.answer(&notification)?;
+            self.answer_in_turn(&notification)?;
         }
     }
 

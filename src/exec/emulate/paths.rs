@@ -228,11 +228,21 @@ impl<'a> Named<'a> {
         if !self.is_waiting() {
             return DONE;
         }
-        let flags = wanted | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
+        // Nothing that is there already: to open it might take long.
+        let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
         let on_disk = self.widened(mode, false);
-        let file = {
+        let made = {
             let _acting = self.acting()?;
-            rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, on_disk)?
+            rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, on_disk)
+        };
+        let file = match made {
+            // Somebody was faster.
+            Err(rustix::io::Errno::EXIST) if !exclusive => {
+                let how = How { flags: wanted - OFlags::CREATE, mode: Mode::empty(), who: actor };
+                let file = self.names.open_path(self.thread(), &real, how)?;
+                return Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)));
+            }
+            result => result?,
         };
         self.made(&place, Some(mode), None)?;
         Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::call::Call;
 use super::filters::Answers;
 use super::rewrite::Rewriter;
-use super::{CONTINUE, Reply, Supervisor, errno, lock};
+use super::{CONTINUE, Reply, Supervisor, errno, lock, turn};
 use crate::sys::notify::Answer;
 use crate::sys::trace::{self, Event, Pending};
 
@@ -120,6 +120,7 @@ impl Supervisor {
             // It stops when it goes on, is released, and asks again.
             return Ok(Reply::Answer(Answer::Errno(trace::ERESTARTNOINTR)));
         }
+        turn::give_way();
         self.leaving.wait_until_gone(wanted);
         CONTINUE
     }

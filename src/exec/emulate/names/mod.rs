@@ -24,7 +24,7 @@ use super::call::Where;
 use super::credentials::Credentials;
 use super::files::{Place, link_to};
 use super::programs::Programs;
-use super::{errno, memory};
+use super::{errno, memory, turn};
 use crate::exec::view::{self, Lead, View};
 use crate::sys::Owner;
 
@@ -364,6 +364,7 @@ impl Names {
             Opened::Sys(directory) => Ok(inside(directory.as_fd(), rest, how, ResolveFlags::empty())?),
             Opened::Device(path) => {
                 itself()?;
+                turn::give_way();
                 Ok(rustix::fs::open(OsStr::from_bytes(path), last.flags | OFlags::CLOEXEC, Mode::empty())?)
             }
             Opened::Directory(directory, _) if entry.target.starts_with(b"/dev/") => {
@@ -372,6 +373,7 @@ impl Names {
             Opened::Directory(directory, _) => Ok(own(directory.as_fd(), rest, how, ResolveFlags::NO_SYMLINKS)?),
             Opened::File(file) => {
                 itself()?;
+                turn::give_way();
                 // It may be a secret that is not this user's.
                 let _acting = Acting::for_files(how.who)?;
                 Ok(rustix::fs::open(link_to(file), last.flags | OFlags::CLOEXEC, Mode::empty())?)
@@ -516,12 +518,21 @@ const KNOWN: OFlags = OFlags::ACCMODE
 
 /// Opens what is the step's own, which no device is: it may have made one of a disk of the host's.
 fn own(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    if how.flags.contains(OFlags::PATH) {
+        return inside(directory, path, how, resolve);
+    }
+    let kind = |file: &OwnedFd| Ok::<_, Errno>(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode));
+    let is_device = |kind| matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
+    // Looked at first: what is no file may do something when it is opened, or have to wait.
+    let flags = HANDLE | how.flags & (OFlags::NOFOLLOW | OFlags::DIRECTORY);
+    match kind(&inside(directory, path, How { flags, mode: Mode::empty(), ..how }, resolve)?)? {
+        FileType::RegularFile | FileType::Directory => {}
+        kind if is_device(kind) => return Err(Errno::ACCESS),
+        _ => turn::give_way(),
+    }
     let file = inside(directory, path, how, resolve)?;
-    let is_device = || {
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode);
-        Ok::<_, Errno>(matches!(kind, FileType::BlockDevice | FileType::CharacterDevice))
-    };
-    if !how.flags.contains(OFlags::PATH) && is_device()? { Err(Errno::ACCESS) } else { Ok(file) }
+    // Somebody may have put another file there meanwhile.
+    if is_device(kind(&file)?) { Err(Errno::ACCESS) } else { Ok(file) }
 }
 
 /// Opens a path as if a directory were `/`.

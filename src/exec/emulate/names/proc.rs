@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::{How, Names, Step, path};
-use crate::exec::emulate::errno;
+use crate::exec::emulate::{errno, turn};
 
 /// Tells about the host, or reaches it.
 const HIDDEN: [&[u8]; 12] = [
@@ -40,6 +40,10 @@ impl Names {
         }
         let path = if rest.is_empty() { b".".to_vec() } else { rest };
         let flags = (how.flags - OFlags::CREATE - OFlags::EXCL) | OFlags::CLOEXEC | OFlags::NOCTTY;
+        if !flags.contains(OFlags::PATH) {
+            // A descriptor's link may lead to a fifo.
+            turn::give_way();
+        }
         // Relative to the working directory, which is /proc.
         Ok(rustix::fs::open(OsStr::from_bytes(&path), flags, Mode::empty())?)
     }
