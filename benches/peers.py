@@ -98,7 +98,8 @@ class Docker(Tool):
 
     def clear(self, bases=True):
         quiet(self.docker, "builder", "prune", "-af", env=self.env)
-        quiet(self.docker, "rmi", "-f", "bench", env=self.env)
+        # Its layers go with the last name of a base: a pull would find them.
+        quiet(self.docker, "rmi", "-f", "bench", *self.bases, env=self.env)
         for name, tar in self.bases.items() if bases else ():
             subprocess.run([self.docker, "import", tar, name], env=self.env, check=True, stdout=subprocess.DEVNULL)
 
