@@ -15,7 +15,7 @@ const REPEATS: usize = PIECE / 512;
 
 const SLOTS: usize = 1 << 14;
 
-/// Every which byte is remembered; all are looked up, so that no long repetition is missed.
+/// Which bytes are remembered; all of the piece are looked up, so that no long repetition is missed.
 const STEP: usize = 4;
 
 /// True when the bytes from `start` on (a piece, or what is left of one) would stay as long as they are. What comes before
@@ -40,13 +40,15 @@ fn is_flat(piece: &[u8]) -> bool {
 
 fn repeats(bytes: &[u8], start: usize) -> bool {
     let mut seen = vec![0u32; SLOTS];
+    let window = start.saturating_sub(WINDOW).next_multiple_of(STEP);
+    for at in (window..start).step_by(STEP) {
+        let Some((slot, mark)) = mark_at(bytes, at) else { return false };
+        seen[slot] = mark;
+    }
     let mut found = 0;
-    for at in start.saturating_sub(WINDOW)..bytes.len().saturating_sub(7) {
-        let Some(Ok(eight)) = bytes.get(at..at + 8).map(<[u8; 8]>::try_from) else { break };
-        // Fibonacci hashing: the high bits choose the slot, others tell what is in it.
-        let hash = u64::from_le_bytes(eight).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let (slot, mark) = ((hash >> 50) as usize, (hash >> 16) as u32 | 1);
-        if at >= start && seen[slot] == mark {
+    for at in start..bytes.len() {
+        let Some((slot, mark)) = mark_at(bytes, at) else { return false };
+        if seen[slot] == mark {
             found += 1;
             if found > REPEATS {
                 return true;
@@ -57,6 +59,14 @@ fn repeats(bytes: &[u8], start: usize) -> bool {
         }
     }
     false
+}
+
+/// Eight bytes as a slot and what tells them from others there; none where there are fewer.
+fn mark_at(bytes: &[u8], at: usize) -> Option<(usize, u32)> {
+    let eight = bytes.get(at..at + 8)?.try_into().ok()?;
+    // Fibonacci hashing: the high bits choose the slot, others tell what is in it.
+    let hash = u64::from_le_bytes(eight).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Some(((hash >> 50) as usize, (hash >> 16) as u32 | 1))
 }
 
 /// Bytes without any order (xorshift64*).
