@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::command::{said, with};
 use crate::kept::Kept;
+use crate::shared::build;
 
 const SECRET: &str = "very-secret-key";
 
@@ -23,15 +24,6 @@ fn machine() -> tempfile::TempDir {
     std::fs::write(home.path().join("src/data"), "data").unwrap();
     std::fs::write(home.path().join("src/Dockerfile"), DOCKERFILE).unwrap();
     home
-}
-
-/// What a build says, and how many of its steps were taken over.
-fn build(home: &Path, flags: &str) -> (String, usize) {
-    let output = with(home, &[], &format!("build --progress plain {flags} src"));
-    assert!(output.status.success(), "{}", said(&output));
-    let text = said(&output);
-    let taken = text.lines().filter(|line| line.ends_with(" CACHED")).count();
-    (text, taken)
 }
 
 fn s3(bucket: &Kept, more: &str) -> String {

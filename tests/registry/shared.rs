@@ -38,7 +38,7 @@ fn serve() -> DockerRegistry {
 }
 
 /// What a build says, and how many of its steps were taken over.
-fn build(home: &Path, flags: &str) -> (String, usize) {
+pub fn build(home: &Path, flags: &str) -> (String, usize) {
     let output = with(home, &[], &format!("build --progress plain {flags} src"));
     assert!(output.status.success(), "{}", said(&output));
     let text = said(&output);
