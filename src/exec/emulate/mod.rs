@@ -185,9 +185,7 @@ impl Supervisor {
 
     /// Answers a call, and leaves further ones to another thread if there are some already.
     fn answer_in_turn(&self, notification: &Notification) -> io::Result<()> {
-        if self.listener.has_more()? {
-            turn::give_way();
-        }
+        turn::share(|| self.listener.has_more())?;
         self.answer(notification)?;
         if !turn::is_held() {
             self.turn.expect_one_more();
