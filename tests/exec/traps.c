@@ -127,11 +127,43 @@ static int traced(void)
     return printf("traceme: %s\n", WIFEXITED(status) && !WEXITSTATUS(status) ? "works" : "ended");
 }
 
+static void say(const char *what, long result)
+{
+    printf("%s: %s\n", what, result < 0 ? strerror(errno) : "made");
+}
+
+/* What a supervisor finds out in its own way fails as it does by the kernel. */
+static int refusals(void)
+{
+    struct stat status;
+    char room[64], *none[] = {NULL};
+
+    mkdir("directory", 0755);
+    close(open("file", O_CREAT | O_WRONLY, 0644));
+    say("fstat", fstat(77, &status));
+    say("create a directory", open("directory", O_CREAT | O_RDONLY, 0644));
+    say("create what is there", open("file", O_CREAT | O_EXCL | O_WRONLY, 0644));
+    if (symlink("nothing", "link"))
+        return -1;
+    say("create a link", open("link", O_CREAT | O_EXCL | O_WRONLY, 0644));
+    say("by a link to nothing", open("link", O_CREAT | O_WRONLY, 0644));
+    say("read no link", readlink("file", room, sizeof room));
+    say("open a link itself", open("link", O_NOFOLLOW | O_RDONLY));
+    say("remove a directory", unlink("directory"));
+    say("remove dots", rmdir("directory/."));
+    say("below a file", stat("file/below", &status));
+    say("run a directory", execve("directory", none, none));
+    say("run no program", execve("file", none, none));
+    say("new in nothing", open("nowhere/new", O_CREAT | O_WRONLY, 0644));
+    return 0;
+}
+
 int main(int count, char **words)
 {
     static const struct { const char *name; int (*attempt)(void); } traps[] = {
         {"undumpable", undumpable}, {"ids", ids}, {"keep", keep},
         {"passing", passing}, {"narrow", narrow}, {"capabilities", capabilities}, {"traced", traced},
+        {"refusals", refusals},
     };
 
     for (unsigned i = 0; count > 1 && i < sizeof traps / sizeof *traps; i++)

@@ -26,6 +26,8 @@ pub const CASES: &[Case] = &[
     ("trap 17: file capabilities read as they were written", file_capabilities),
     ("a step can debug its own, where it is not traced for its life", debuggers),
     ("trap 23: root reads what nobody may", closed_files),
+    ("what moves is found where it is, and nowhere else", moving),
+    ("what cannot be done is refused as the kernel refuses it", refusals),
 ];
 
 /// Those of steps that are supervised by a process of their own.
@@ -169,4 +171,35 @@ fn stages() -> Vec<i32> {
         fs::read_to_string(format!("/proc/{own}/task/{thread}/children")).unwrap_or_default()
     });
     children.flat_map(|list| list.split_whitespace().map(|it| it.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+/// Directories that have been found are remembered: until one of them, or a link, moves.
+fn moving(ground: &Ground) {
+    let script = "look() { cat $1 2>/dev/null || echo none; }
+        mkdir -p a/b && echo one >a/b/f && ln -s a l && look /tmp/m/l/b/f && look l/b/f
+        mv a c; look /tmp/m/l/b/f; look /tmp/m/c/b/f
+        mkdir -p a/b; echo two >a/b/f; look /tmp/m/l/b/f
+        ln -sfn c l; look /tmp/m/l/b/f
+        rm l; look /tmp/m/l/b/f; mkdir -p l/b; look /tmp/m/l/b/f
+        rm -r c/b; look /tmp/m/c/b/f; echo three >c/b; look /tmp/m/c/b/f; look c/b
+        cd a; mv ../a ../d; look b/f; mkdir ../a; echo four >../a/f; look f; look ../a/f; look /tmp/m/a/b/f
+        look ../d/b/../../a/f; ln -s ../d/b e; look e/f; look /tmp/m/d/e/../../a/f; ls -d /tmp/m/d/e/..";
+    let expected = "one\none\nnone\none\ntwo\none\nnone\nnone\nnone\nnone\nthree\ntwo\nnone\nfour\nnone\n\
+                    four\ntwo\nfour\n/tmp/m/d/e/..\n";
+    let root = ground.root();
+    let start = "chmod 1777 /tmp; rm -rf /tmp/m; mkdir /tmp/m && chown app:app /tmp/m && cd /tmp/m";
+    assert_eq!(ground.run(&root, &shell(&format!("{start}; {script}"))).success(), expected);
+    assert_eq!(ground.run(&root, &shell(&format!("{start}; su app -c '{script}'"))).success(), expected);
+}
+
+fn refusals(ground: &Ground) {
+    check(
+        ground,
+        "refusals",
+        "fstat: Bad file descriptor\ncreate a directory: Is a directory\ncreate what is there: File exists\n\
+         create a link: File exists\nby a link to nothing: made\nread no link: Invalid argument\n\
+         open a link itself: Too many levels of symbolic links\nremove a directory: Is a directory\n\
+         remove dots: Invalid argument\nbelow a file: Not a directory\nrun a directory: Permission denied\n\
+         run no program: Permission denied\nnew in nothing: No such file or directory\n",
+    );
 }

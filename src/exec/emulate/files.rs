@@ -30,11 +30,21 @@ pub struct Files {
     /// Owners of what cannot carry an attribute, with a descriptor that keeps the inode's number from being given to
     /// another file, and knows its path in the end.
     side: Mutex<HashMap<Inode, (Owner, OwnedFd)>>,
+    /// What the store says of files and directories in the root, as long as they have not changed since.
+    seen: Mutex<HashMap<Inode, Seen>>,
+    /// Held by whoever takes a name away.
+    changing: Mutex<()>,
     /// Some process has changed its root: paths mean different things to different processes.
     roots_differ: AtomicBool,
 }
 
 type Inode = (u32, u32, u64);
+
+/// When a file was last changed, and what the store says of it.
+type Seen = ((i64, u32), Option<Owner>);
+
+/// Files that are remembered: more are in few images, and those are looked at again.
+const MOST_SEEN: usize = 1 << 17;
 
 /// An open file, what the disk says of it, and what the store does.
 pub struct Known {
@@ -66,15 +76,15 @@ impl Files {
     /// Whether the store has nothing on what a call names, or on nothing that is there: told by one look, for most files.
     /// Those that it has something on, and those that are not reached so, take more.
     pub fn says_nothing_of(&self, thread: i32, file: &Where) -> io::Result<bool> {
-        if self.roots_differ.load(Ordering::Relaxed) || !self.side().is_empty() {
+        if !self.side().is_empty() {
             return Ok(false);
         }
-        let base = directory_path(thread, file.directory);
         let path = match self.path(thread, file)? {
-            None => base.into_bytes(),
-            Some(path) if own_descriptor(&path).is_some() => return Ok(false),
-            Some(path) if path.first() == Some(&b'/') => path,
-            Some(path) => [base.as_bytes(), b"/", &path[..]].concat(),
+            None => directory_path(thread, file.directory).into_bytes(),
+            Some(path) => match self.seen_from_here(thread, file.directory, path) {
+                Some(path) => path,
+                None => return Ok(false),
+            },
         };
         let path = OsStr::from_bytes(&path);
         let nothing: &mut [u8] = &mut [];
@@ -84,6 +94,30 @@ impl Files {
             rustix::fs::lgetxattr(path, XATTR, nothing)
         };
         Ok(length.is_err())
+    }
+
+    /// Whether a new file is its maker's alone, told by one look at the directory that it will be in. False also for a
+    /// directory that is not reached so, and for one that is not there.
+    pub fn gives_no_group(&self, thread: i32, place: &Where) -> io::Result<bool> {
+        let Some(mut path) = self.path(thread, place)? else { return Ok(false) };
+        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => path.truncate(slash + 1),
+            None => path = b".".to_vec(),
+        }
+        let Some(path) = self.seen_from_here(thread, place.directory, path) else { return Ok(false) };
+        let stat = rustix::fs::stat(OsStr::from_bytes(&path));
+        Ok(stat.is_ok_and(|stat| stat.st_mode & libc::S_ISGID == 0))
+    }
+
+    /// A path by which the kernel finds for us what it finds for a thread; none where links of /proc may play a part.
+    fn seen_from_here(&self, thread: i32, at: i32, path: Vec<u8>) -> Option<Vec<u8>> {
+        let depends_on_who_asks = path.split(|byte| *byte == b'/').any(|name| matches!(name, b"proc" | b"dev"));
+        match path.first() {
+            _ if self.roots_differ.load(Ordering::Relaxed) || depends_on_who_asks => None,
+            Some(b'/') => Some(path),
+            _ => Some([directory_path(thread, at).as_bytes(), b"/", &path[..]].concat()),
+        }
     }
 
     /// Opens the directory for a new name.
@@ -140,12 +174,53 @@ impl Files {
         if carries_attributes(stat) {
             return Owner::get_at(&link_to(file));
         }
-        Ok(self.side().get(&inode(stat)).map(|(owner, _)| *owner))
+        Ok(self.owner_aside(stat))
+    }
+
+    fn owner_aside(&self, stat: &Statx) -> Option<Owner> {
+        self.side().get(&inode(stat)).map(|(owner, _)| *owner)
+    }
+
+    /// What the store says of a file by this path, which is looked at only if the file has changed since. For those who
+    /// hear of every name that goes away (see [`may_be_gone`](Self::may_be_gone)) and have no namespaces.
+    pub fn seen_owner(&self, path: impl FnOnce() -> PathBuf, stat: &Statx) -> io::Result<Option<Owner>> {
+        if !carries_attributes(stat) {
+            return Ok(self.owner_aside(stat));
+        }
+        let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
+        // Held while the file is looked at: what is recorded meanwhile comes after.
+        let mut seen = self.seen();
+        if let Some((when, owner)) = seen.get(&inode(stat))
+            && *when == changed
+        {
+            return Ok(*owner);
+        }
+        let owner = Owner::get_at(&path())?;
+        // The number of one without a name may be another's before anybody hears of it.
+        if stat.stx_nlink > 0 {
+            if seen.len() >= MOST_SEEN {
+                seen.clear();
+            }
+            seen.insert(inode(stat), (changed, owner));
+        }
+        Ok(owner)
+    }
+
+    /// A file has lost a name: its number may be given to another, within the same tick of the clock.
+    pub fn may_be_gone(&self, stat: &Statx) {
+        self.seen().remove(&inode(stat));
+    }
+
+    /// Whoever takes a name away, or moves it, looks first at what it is: one at a time.
+    pub fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records an owner.
     pub fn record(&self, known: Known, owner: Owner) -> io::Result<()> {
         if carries_attributes(&known.stat) {
+            let mut seen = self.seen();
+            seen.remove(&inode(&known.stat));
             return owner.set_at(&link_to(&known.file));
         }
         // Brings the file into the step's own layer: a lower one is not changed by this, and not in the next image.
@@ -157,6 +232,8 @@ impl Files {
     /// Makes a file root's again, which is what the disk says.
     pub fn forget(&self, known: &Known) -> io::Result<()> {
         if carries_attributes(&known.stat) {
+            let mut seen = self.seen();
+            seen.remove(&inode(&known.stat));
             return Owner::forget_at(&link_to(&known.file));
         }
         self.side().remove(&inode(&known.stat));
@@ -205,6 +282,10 @@ impl Files {
             further_names(root, &linked, &mut table);
         }
         table
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<Inode, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn side(&self) -> MutexGuard<'_, HashMap<Inode, (Owner, OwnedFd)>> {

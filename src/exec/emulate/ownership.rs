@@ -23,6 +23,15 @@ const MAX_LIST: usize = 65536;
 impl Supervisor {
     pub(super) fn chown(&self, notification: &Notification, file: &Where, uid: u32, gid: u32) -> io::Result<Reply> {
         let thread = notification.thread;
+        // Root's to root, which most are: the kernel can do that, and knows what else belongs to it.
+        let to_root = |id| matches!(id, 0 | UNCHANGED);
+        if to_root(uid)
+            && to_root(gid)
+            && self.credentials(thread)?.can(CAP_CHOWN)
+            && self.files.says_nothing_of(thread, file)?
+        {
+            return CONTINUE;
+        }
         let known = self.files.know(self.files.open(thread, file)?)?;
         let before = known.owner.unwrap_or_default();
         let or = |new: u32, old: u32| if new == UNCHANGED { old } else { new };
@@ -37,7 +46,6 @@ impl Supervisor {
             if known.owner.is_some() {
                 self.files.forget(&known)?;
             }
-            // Root's to root: the kernel can do that, and knows what else belongs to it.
             let unchanged = uid == UNCHANGED && gid == UNCHANGED;
             if known.owner.is_none() || unchanged {
                 return CONTINUE;
@@ -116,6 +124,9 @@ impl Supervisor {
     pub(super) fn make_directory(&self, notification: &Notification, place: &Where, mode: u32) -> io::Result<Reply> {
         let thread = notification.thread;
         let who = self.credentials(thread)?;
+        if self.makes_roots(&who, thread, place)? {
+            return CONTINUE;
+        }
         let place = self.files.place(thread, place)?;
         let owner = self.new_owner(&who, &place)?;
         if owner == Owner::default() {
@@ -132,6 +143,9 @@ impl Supervisor {
     pub(super) fn make_symlink(&self, notification: &Notification, to: u64, place: &Where) -> io::Result<Reply> {
         let thread = notification.thread;
         let who = self.credentials(thread)?;
+        if self.makes_roots(&who, thread, place)? {
+            return CONTINUE;
+        }
         let place = self.files.place(thread, place)?;
         let owner = self.new_owner(&who, &place)?;
         if owner == Owner::default() {
@@ -158,6 +172,9 @@ impl Supervisor {
         }
         let thread = notification.thread;
         let who = self.credentials(thread)?;
+        if self.makes_roots(&who, thread, place)? {
+            return CONTINUE;
+        }
         let Ok(place) = self.files.place(thread, place) else { return CONTINUE };
         let owner = self.new_owner(&who, &place)?;
         let name = OsStr::from_bytes(&place.name);
@@ -226,6 +243,11 @@ impl Supervisor {
             memory::write(thread, list, &shown)?;
         }
         value(i64::try_from(shown.len()).unwrap_or(i64::MAX))
+    }
+
+    /// Whether what is made here is root's, as the disk will say.
+    fn makes_roots(&self, who: &Credentials, thread: i32, place: &Where) -> io::Result<bool> {
+        Ok(who.is_root_for_files() && self.files.gives_no_group(thread, place)?)
     }
 
     /// Whose a new file will be: its maker's, but in a setgid directory the directory's group's.

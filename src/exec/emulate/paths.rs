@@ -5,20 +5,29 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, StatxFlags};
 
 use super::acting::Acting;
 use super::call::{Call, Where};
 use super::credentials::{CAP_MKNOD, Credentials};
-use super::files::{Place, link_to};
-use super::names::{How, Names, host_path, text};
+use super::files::{Place, kind, link_to};
+use super::names::{self, Directory, How, Names, host_path, is_device, text};
 use super::ownership::umask;
-use super::permission::{EXECUTE, WRITE};
+use super::permission::{EXECUTE, Guarded, WRITE};
+use super::stored::STATUS;
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
 use crate::sys::Owner;
 use crate::sys::notify::Notification;
 use crate::sys::owner::Device;
+
+/// A file by its name in a directory, and what the disk says of it.
+pub(super) struct NearFile<'a> {
+    pub directory: Arc<Directory>,
+    pub name: &'a OsStr,
+    pub stat: Statx,
+}
 
 /// One call, whose it is, and what its names mean.
 pub(super) struct Named<'a> {
@@ -79,15 +88,41 @@ impl<'a> Named<'a> {
 
     /// Whether the kernel would do the same: names that lead into the root and nowhere else, for root.
     pub(super) fn is_native(&self, files: &[&Where]) -> io::Result<bool> {
-        if !self.names.own_root || !self.who.is_root_for_files() {
+        if !self.may_be_native() {
             return Ok(false);
         }
         for file in files {
-            if !self.names.is_native(self.thread(), file, text(self.thread(), file)?.as_deref())? {
+            if !self.is_native_by(file, self.text(file)?.as_deref())? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// The same of a file whose path has been read.
+    pub(super) fn is_native_by(&self, file: &Where, text: Option<&[u8]>) -> io::Result<bool> {
+        Ok(self.may_be_native() && self.names.is_native(self.thread(), file, text)?)
+    }
+
+    fn may_be_native(&self) -> bool {
+        self.names.own_root && self.who.is_root_for_files()
+    }
+
+    /// The directory and the last name of what a call names, if root is who wants it and no further name plays a part.
+    fn near<'b>(&self, file: &Where, text: Option<&'b [u8]>) -> io::Result<Option<(Arc<Directory>, &'b OsStr)>> {
+        let is_root = if self.names.own_root { self.who.is_root_for_files() } else { self.who.user.files == 0 };
+        match text.filter(|_| is_root) {
+            Some(text) => self.names.near(self.thread(), file.directory, text),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, and what the disk says of it, unless it is a link that is to be followed.
+    pub(super) fn near_file<'b>(&self, file: &Where, text: Option<&'b [u8]>) -> io::Result<Option<NearFile<'b>>> {
+        let Some((directory, name)) = self.near(file, text)? else { return Ok(None) };
+        let stat = rustix::fs::statx(&directory.file, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
+        let leads_on = file.follow && kind(&stat) == FileType::Symlink;
+        Ok((!leads_on).then_some(NearFile { directory, name, stat }))
     }
 
     pub(super) fn thread(&self) -> i32 {
@@ -115,7 +150,11 @@ impl<'a> Named<'a> {
     }
 
     fn look_as(&self, file: &Where, who: &Credentials) -> io::Result<OwnedFd> {
-        let found = self.names.look(self.thread(), file, self.actor(who))?;
+        self.look_by(file, self.text(file)?, who)
+    }
+
+    fn look_by(&self, file: &Where, text: Option<Vec<u8>>, who: &Credentials) -> io::Result<OwnedFd> {
+        let found = self.names.look(self.thread(), file, text, self.actor(who))?;
         if file.path.is_some() {
             self.may_reach(&found, who)?;
         }
@@ -172,13 +211,25 @@ impl<'a> Named<'a> {
     fn open(&self, place: &Where, flags: i32, mode: u32) -> io::Result<Reply> {
         let wanted = OFlags::from_bits_retain(flags.unsigned_abs());
         let text = text(self.thread(), place)?.ok_or_else(|| errno(libc::ENOENT))?;
-        let native = self.names.own_root
-            && self.who.is_root_for_files()
-            && self.names.is_native(self.thread(), place, Some(&text))?;
+        let native = self.is_native_by(place, Some(&text))?;
         let creates = wanted.contains(OFlags::CREATE);
         let nameless = wanted.contains(OFlags::TMPFILE);
         if native && (nameless || wanted.contains(OFlags::CREATE | OFlags::EXCL)) {
             return CONTINUE;
+        }
+        if !wanted.contains(OFlags::PATH) && !nameless {
+            match self.open_near(place, &text, wanted) {
+                Err(error) if creates && error.kind() == io::ErrorKind::NotFound => {
+                    if native {
+                        return CONTINUE;
+                    }
+                    if let Some(reply) = self.create_near(place, &text, wanted, mode)? {
+                        return Ok(reply);
+                    }
+                }
+                Ok(None) => {}
+                result => return result.transpose().unwrap_or(DONE),
+            }
         }
         let path = self.names.absolute(self.thread(), place.directory, text)?;
         if creates && wanted.contains(OFlags::EXCL) {
@@ -213,20 +264,61 @@ impl<'a> Named<'a> {
         }
     }
 
+    /// Opens a file or a directory of the root's, if that takes no more than its name.
+    fn open_near(&self, place: &Where, text: &[u8], wanted: OFlags) -> io::Result<Option<Reply>> {
+        let creates = wanted.contains(OFlags::CREATE);
+        let exclusive = creates && wanted.contains(OFlags::EXCL);
+        let file = Where { follow: !exclusive && !wanted.contains(OFlags::NOFOLLOW), ..*place };
+        let Some(NearFile { directory, name, stat }) = self.near_file(&file, Some(text))? else { return Ok(None) };
+        match kind(&stat) {
+            _ if exclusive => return Err(errno(libc::EEXIST)),
+            FileType::Directory if creates => return Err(errno(libc::EISDIR)),
+            FileType::RegularFile | FileType::Directory => {}
+            // It may do something when it is opened, or have to wait.
+            _ => return Ok(None),
+        }
+        let flags = (wanted - OFlags::CREATE) | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = rustix::fs::openat(&directory.file, name, flags, Mode::empty())?;
+        // Somebody may have put a device there meanwhile. Where owners are not real, there is none.
+        if self.names.own_root && is_device(&file)? {
+            return Err(errno(libc::EACCES));
+        }
+        Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
+    }
+
+    /// Makes a file where there was none a moment ago; none if somebody was faster.
+    fn create_near(&self, place: &Where, text: &[u8], wanted: OFlags, mode: u32) -> io::Result<Option<Reply>> {
+        let Some((directory, name)) = self.near(place, Some(text))? else { return Ok(None) };
+        self.make(&directory.at(name)?, wanted, mode)
+    }
+
     /// Makes a file where there is none.
     fn create(&self, path: &[u8], wanted: OFlags, mode: u32) -> io::Result<Reply> {
         if path.ends_with(b"/") {
             return Err(errno(libc::EISDIR));
         }
-        let exclusive = wanted.contains(OFlags::EXCL);
         let actor = self.actor(&self.who);
-        let real = self.names.real(self.thread(), path, !exclusive, actor)?;
+        let real = self.names.real(self.thread(), path, !wanted.contains(OFlags::EXCL), actor)?;
         let place = self.names.place_at(self.thread(), &real, actor).map_err(exists_if_busy)?;
         self.may_reach(&place.directory, &self.who)?;
-        self.may_add_to(&place)?;
+        if let Some(reply) = self.make(&place, wanted, mode)? {
+            return Ok(reply);
+        }
+        let how = How { flags: wanted - OFlags::CREATE, mode: Mode::empty(), who: actor };
+        let file = self.names.open_path(self.thread(), &real, how)?;
+        Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))
+    }
+
+    /// Makes a file at a place; none if there is one, and that is fine.
+    fn make(&self, place: &Place, wanted: OFlags, mode: u32) -> io::Result<Option<Reply>> {
+        let exclusive = wanted.contains(OFlags::EXCL);
+        match self.may_add_to(place) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !exclusive => return Ok(None),
+            result => result?,
+        }
         let mode = self.masked(mode)?;
         if !self.is_waiting() {
-            return DONE;
+            return DONE.map(Some);
         }
         // Nothing that is there already: to open it might take long.
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
@@ -236,16 +328,11 @@ impl<'a> Named<'a> {
             rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, on_disk)
         };
         let file = match made {
-            // Somebody was faster.
-            Err(rustix::io::Errno::EXIST) if !exclusive => {
-                let how = How { flags: wanted - OFlags::CREATE, mode: Mode::empty(), who: actor };
-                let file = self.names.open_path(self.thread(), &real, how)?;
-                return Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)));
-            }
+            Err(rustix::io::Errno::EXIST) if !exclusive => return Ok(None),
             result => result?,
         };
-        self.made(&place, Some(mode), None)?;
-        Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))
+        self.made(place, Some(mode), None)?;
+        Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
     }
 
     /// `struct open_how`: flags, mode, and how to resolve.
@@ -265,11 +352,15 @@ impl<'a> Named<'a> {
     }
 
     fn stat(&self, file: &Where, buffer: u64, extended: bool) -> io::Result<Reply> {
-        if self.is_native(&[file])? {
+        let text = self.text(file)?;
+        if self.is_native_by(file, text.as_deref())? {
             return CONTINUE;
         }
-        let file = self.look(file)?;
-        let shown = self.status(&file)?;
+        let shown = match self.near_file(file, text.as_deref())? {
+            Some(NearFile { directory, name, stat }) => self.shown_in(&directory.file, name, stat)?,
+            None if text.is_none() => self.status_of_descriptor(file.directory)?,
+            None => self.status(&self.look_by(file, text, &self.who)?)?,
+        };
         let bytes = if extended { stat::statx_bytes(&shown) } else { stat::stat_bytes(&shown) };
         memory::write(self.thread(), buffer, &bytes)?;
         DONE
@@ -287,21 +378,38 @@ impl<'a> Named<'a> {
 
     fn access(&self, file: &Where, mode: u32, effective: bool) -> io::Result<Reply> {
         let who = if effective { self.who.clone() } else { self.who.really() };
-        if who.is_root_for_files() && self.is_native(&[file])? {
-            return CONTINUE;
+        let text = self.text(file)?;
+        if who == self.who {
+            if self.is_native_by(file, text.as_deref())? {
+                return CONTINUE;
+            }
+            if let Some(NearFile { directory, name, stat }) = self.near_file(file, text.as_deref())? {
+                if self.names.own_root {
+                    let wanted = Access::from_bits_retain(mode);
+                    rustix::fs::accessat(&directory.file, name, wanted, AtFlags::SYMLINK_NOFOLLOW)?;
+                } else {
+                    Guarded::by(&self.shown_in(&directory.file, name, stat)?).permits(&who, mode)?;
+                }
+                return DONE;
+            }
         }
-        let file = self.look_as(file, &who)?;
+        let file = self.look_by(file, text, &who)?;
         self.may(&file, &who, mode)?;
         DONE
     }
 
     fn read_link(&self, file: &Where, buffer: u64, size: u64) -> io::Result<Reply> {
-        if self.is_native(&[file])? {
+        let text = self.text(file)?;
+        if self.is_native_by(file, text.as_deref())? {
             return CONTINUE;
         }
-        let target = match self.names.path(self.thread(), file)? {
-            None => rustix::fs::readlinkat(self.look(file)?, "", Vec::new())?.into_bytes(),
-            Some(path) => self.names.read_link(self.thread(), &path, self.actor(&self.who))?,
+        let target = if let Some((directory, name)) = self.near(file, text.as_deref())? {
+            rustix::fs::readlinkat(&directory.file, name, Vec::new())?.into_bytes()
+        } else if let Some(text) = text {
+            let path = self.names.absolute(self.thread(), file.directory, text)?;
+            self.names.read_link(self.thread(), &path, self.actor(&self.who))?
+        } else {
+            rustix::fs::readlinkat(self.look(file)?, "", Vec::new())?.into_bytes()
         };
         let length = target.len().min(usize::try_from(size).unwrap_or(usize::MAX));
         if length == 0 {
@@ -454,25 +562,47 @@ impl<'a> Named<'a> {
         DONE
     }
 
+    /// Not left to the kernel, since this may change where names lead.
     fn remove(&self, place: &Where, directory: bool) -> io::Result<Reply> {
-        if self.is_native(&[place])? {
-            return CONTINUE;
+        let text = self.text(place)?.ok_or_else(|| errno(libc::ENOENT))?;
+        if let Some(refused) = names::irremovable(&text, directory) {
+            return Err(errno(refused));
         }
         let place = self.place(place)?;
         self.may_take_from(&place)?;
+        let _changing = self.supervisor.files.changing();
         if !self.is_waiting() {
             return DONE;
         }
         let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        let _acting = self.acting()?;
-        rustix::fs::unlinkat(&place.directory, OsStr::from_bytes(&place.name), flags)?;
+        let gone = self.at(&place);
+        {
+            let _acting = self.acting()?;
+            rustix::fs::unlinkat(&place.directory, OsStr::from_bytes(&place.name), flags)?;
+        }
+        self.has_moved(gone);
         DONE
     }
 
-    fn rename(&self, from: &Where, to: &Where, flags: u32) -> io::Result<Reply> {
-        if self.is_native(&[from, to])? {
-            return CONTINUE;
+    /// What is at a place, on disk.
+    fn at(&self, place: &Place) -> Option<Statx> {
+        let name = OsStr::from_bytes(&place.name);
+        rustix::fs::statx(&place.directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).ok()
+    }
+
+    /// A file has another name now, or none.
+    fn has_moved(&self, file: Option<Statx>) {
+        // What was not there a moment ago may be anything.
+        if file.is_none_or(|stat| matches!(kind(&stat), FileType::Directory | FileType::Symlink)) {
+            self.names.have_moved();
         }
+        if let Some(stat) = file {
+            self.supervisor.files.may_be_gone(&stat);
+        }
+    }
+
+    /// Not left to the kernel, since this may change where names lead.
+    fn rename(&self, from: &Where, to: &Where, flags: u32) -> io::Result<Reply> {
         let (from, to) = (self.place(from)?, self.place(to)?);
         self.may_take_from(&from)?;
         match self.may_take_from(&to) {
@@ -481,17 +611,25 @@ impl<'a> Named<'a> {
             }
             result => result?,
         }
+        let _changing = self.supervisor.files.changing();
         if !self.is_waiting() {
             return DONE;
         }
-        let _acting = self.acting()?;
-        rustix::fs::renameat_with(
-            &from.directory,
-            OsStr::from_bytes(&from.name),
-            &to.directory,
-            OsStr::from_bytes(&to.name),
-            RenameFlags::from_bits_retain(flags),
-        )?;
+        let (moved, replaced) = (self.at(&from), self.at(&to));
+        {
+            let _acting = self.acting()?;
+            rustix::fs::renameat_with(
+                &from.directory,
+                OsStr::from_bytes(&from.name),
+                &to.directory,
+                OsStr::from_bytes(&to.name),
+                RenameFlags::from_bits_retain(flags),
+            )?;
+        }
+        self.has_moved(moved);
+        if replaced.is_some() {
+            self.has_moved(replaced);
+        }
         DONE
     }
 

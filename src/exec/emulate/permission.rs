@@ -3,6 +3,8 @@
 
 use std::io;
 
+use rustix::fs::Statx;
+
 use super::credentials::Credentials;
 use super::errno;
 
@@ -20,6 +22,11 @@ pub struct Guarded {
 }
 
 impl Guarded {
+    /// Of a file as a step sees it.
+    pub fn by(shown: &Statx) -> Self {
+        Self { uid: shown.stx_uid, gid: shown.stx_gid, mode: shown.stx_mode.into() }
+    }
+
     fn is_directory(self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }

@@ -4,11 +4,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::Access;
+use rustix::fs::{Access, FileType, Mode, OFlags};
 
 use super::call::{Call, Where};
+use super::files::kind;
 use super::names::{host_path, process_of};
-use super::paths::Named;
+use super::paths::{Named, NearFile};
 use super::permission::{EXECUTE, Guarded};
 use super::programs::{self, Kind};
 use super::{CONTINUE, DONE, Reply, errno, memory, value};
@@ -66,21 +67,48 @@ impl Named<'_> {
 
     /// A program is about to run: a setuid one makes its caller somebody else.
     pub(super) fn execute(&self, file: &Where) -> io::Result<Reply> {
+        let text = self.text(file)?;
+        if let Some(reply) = self.execute_near(file, text.as_deref())? {
+            return Ok(reply);
+        }
         let program = self.look(file)?;
         let guarded = self.check_program(&program)?;
         if let Ok(content) = programs::open(&program)
-            && programs::kind(&content)? == Kind::Narrow
+            && programs::is_narrow(&content)?
         {
             return Err(self.refuse_program(&host_path(&program)?, &Kind::Narrow));
         }
-        if let Some(path) = file.path
-            && !self.text(file)?.is_some_and(|text| self.names.is_plain(&text))
-            && !self.names.path(self.thread(), file)?.is_some_and(|shown| self.names.is_found(&shown, &program))
+        if let (Some(place), Some(text)) = (file.path, text)
+            && !self.names.is_plain(&text)
         {
-            self.put_path(path, file, &host_path(&program)?)?;
+            let room = text.len();
+            let path = self.names.absolute(self.thread(), file.directory, text)?;
+            if !self.names.is_found(&path, &program) {
+                self.put_path(place, room, &host_path(&program)?)?;
+            }
         }
         self.becomes(guarded)?;
         CONTINUE
+    }
+
+    /// The same of a program of root's that the kernel finds by its name as it stands.
+    fn execute_near(&self, file: &Where, text: Option<&[u8]>) -> io::Result<Option<Reply>> {
+        if !self.is_native_by(file, text)? {
+            return Ok(None);
+        }
+        let Some(NearFile { directory, name, stat }) = self.near_file(file, text)? else { return Ok(None) };
+        if kind(&stat) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let guarded = Guarded::by(&stat);
+        guarded.permits(&self.who, EXECUTE)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let content = rustix::fs::openat(&directory.file, name, flags, Mode::empty())?.into();
+        if programs::is_narrow(&content)? {
+            return Ok(None);
+        }
+        self.becomes(guarded)?;
+        CONTINUE.map(Some)
     }
 
     /// Says which program it is that cannot run, and where it could: to its caller it is no program at all.
@@ -114,10 +142,9 @@ impl Named<'_> {
 
     /// Has the kernel find a program that it would not find by the path that its caller gave: by its path in the root,
     /// put where the other one is. A caller whose call succeeds never sees it again.
-    fn put_path(&self, address: u64, file: &Where, host: &[u8]) -> io::Result<()> {
+    fn put_path(&self, address: u64, room: usize, host: &[u8]) -> io::Result<()> {
         let shown =
             self.names.shown(host).filter(|_| self.names.is_in_root(host)).ok_or_else(|| errno(libc::EACCES))?;
-        let room = self.text(file)?.map_or(0, |text| text.len());
         if shown.len() > room {
             return Err(errno(libc::ENOENT));
         }

@@ -126,6 +126,13 @@ pub fn open(program: &OwnedFd) -> io::Result<File> {
     })
 }
 
+/// Whether a program is for the 32-bit calls of this processor.
+pub fn is_narrow(program: &File) -> io::Result<bool> {
+    let mut start = [0; 5];
+    let length = program.read_at(&mut start, 0)?;
+    Ok(start[..length] == *b"\x7fELF\x01")
+}
+
 pub fn kind(program: &File) -> io::Result<Kind> {
     let mut start = vec![0; FIRST];
     let length = program.read_at(&mut start, 0)?;
@@ -215,6 +222,7 @@ mod tests {
         ] {
             let file = tempfile::tempfile().unwrap();
             file.write_all_at(&bytes, 0).unwrap();
+            assert_eq!(is_narrow(&file).unwrap(), expected == Kind::Narrow);
             assert_eq!(kind(&file).unwrap(), expected);
         }
     }

@@ -5,22 +5,26 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
 
 use super::call::Where;
 use super::credentials::{Credentials, UNCHANGED};
 use super::files::{Place, link_to};
-use super::names::{How, host_path};
+use super::names::{How, descriptor, host_path};
 use super::paths::{HANDLE, Named};
 use super::permission::{EXECUTE, Guarded, READ, WRITE};
 use super::{DONE, Reply, errno, ownership};
 use crate::sys::Owner;
 use crate::sys::owner::Device;
 
+/// What a step may ask about a file.
+pub(super) const STATUS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
 impl Named<'_> {
     pub(super) fn may_add_to(&self, place: &Place) -> io::Result<()> {
-        if !self.names.own_root {
+        if !self.names.own_root && self.who.user.files != 0 {
             let name = OsStr::from_bytes(&place.name);
             if rustix::fs::statat(&place.directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
                 return Err(errno(libc::EEXIST));
@@ -63,28 +67,54 @@ impl Named<'_> {
 
     /// What a file is to the step.
     pub(super) fn status(&self, file: &OwnedFd) -> io::Result<Statx> {
-        let mut shown = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
-        if !self.names.own_root {
-            let owner = match self.names.owner_in_memory(file, shown.stx_ino) {
-                None => self.supervisor.files.owner(file, &shown)?,
-                known => known,
-            };
-            // What is ours on disk is root's, unless the store says otherwise.
-            let (our_user, our_group) = self.names.on_disk;
-            let or_root = |id: u32, ours: u32| if id == ours { 0 } else { id };
-            let on_disk = (or_root(shown.stx_uid, our_user), or_root(shown.stx_gid, our_group));
-            let (uid, gid) = owner.map_or(on_disk, |owner| (owner.uid, owner.gid));
-            (shown.stx_uid, shown.stx_gid) = (uid, gid);
-            if let Some(owner) = owner {
-                ownership::show(owner, &mut shown);
-            }
+        let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, STATUS)?;
+        self.status_of(&link_to(file), stat)
+    }
+
+    /// The same of one of the caller's descriptors.
+    pub(super) fn status_of_descriptor(&self, number: i32) -> io::Result<Statx> {
+        let link = descriptor(self.thread(), number);
+        match rustix::fs::statx(CWD, &link, AtFlags::empty(), STATUS) {
+            Err(rustix::io::Errno::NOENT) => Err(errno(libc::EBADF)),
+            stat => self.status_of(Path::new(&link), stat?),
         }
-        Ok(shown)
+    }
+
+    /// The same of what a link of /proc leads to, of which the disk says this.
+    fn status_of(&self, link: &Path, stat: Statx) -> io::Result<Statx> {
+        if self.names.own_root {
+            return Ok(stat);
+        }
+        let owner = match self.names.owner_in_memory(link, stat.stx_ino) {
+            None => self.supervisor.files.seen_owner(|| link.to_owned(), &stat)?,
+            known => known,
+        };
+        Ok(self.shown(owner, stat))
+    }
+
+    /// The same of a file in a directory of the root, of which the disk says this.
+    pub(super) fn shown_in(&self, directory: &OwnedFd, name: &OsStr, stat: Statx) -> io::Result<Statx> {
+        if self.names.own_root {
+            return Ok(stat);
+        }
+        let owner = self.supervisor.files.seen_owner(|| link_to(directory).join(name), &stat)?;
+        Ok(self.shown(owner, stat))
+    }
+
+    fn shown(&self, owner: Option<Owner>, mut stat: Statx) -> Statx {
+        // What is ours on disk is root's, unless the store says otherwise.
+        let (our_user, our_group) = self.names.on_disk;
+        let or_root = |id: u32, ours: u32| if id == ours { 0 } else { id };
+        let on_disk = (or_root(stat.stx_uid, our_user), or_root(stat.stx_gid, our_group));
+        (stat.stx_uid, stat.stx_gid) = owner.map_or(on_disk, |owner| (owner.uid, owner.gid));
+        if let Some(owner) = owner {
+            ownership::show(owner, &mut stat);
+        }
+        stat
     }
 
     pub(super) fn guarded(&self, file: &OwnedFd) -> io::Result<Guarded> {
-        let shown = self.status(file)?;
-        Ok(Guarded { uid: shown.stx_uid, gid: shown.stx_gid, mode: shown.stx_mode.into() })
+        Ok(Guarded::by(&self.status(file)?))
     }
 
     /// What the store says of a file, for changing it.
@@ -120,7 +150,9 @@ impl Named<'_> {
             rustix::fs::chmod(link_to(&file), Mode::from_raw_mode(on_disk) | Mode::SGID)?;
         }
         let mode = mode.map(Mode::as_raw_mode).filter(|mode| mode | self.wide(directory) != *mode);
-        self.record(file, Owner { uid: self.who.user.files, gid, device, mode })
+        let owner = Owner { uid: self.who.user.files, gid, device, mode };
+        // Of a new file the store says nothing.
+        if owner == Owner::default() { Ok(()) } else { self.record(file, owner) }
     }
 
     /// The bits that a file needs on disk so that this process can open it again.
@@ -172,7 +204,7 @@ impl Named<'_> {
             needed |= WRITE;
         }
         let host = host_path(&file)?;
-        let is_secret = self.names.owner_in_memory(&file, rustix::fs::fstat(&file)?.st_ino).is_some();
+        let is_secret = self.names.owner_in_memory(&link_to(&file), rustix::fs::fstat(&file)?.st_ino).is_some();
         if !is_secret && self.names.shown(&host).is_none_or(|shown| shown.starts_with(b"/proc")) {
             return Ok(());
         }

@@ -5,20 +5,25 @@
 //! the view, or a link on the way to it, is walked name by name. The step's own root and working directory play no
 //! part: the same serves a step that is confined by chroot and one that is not.
 
+mod near;
 mod path;
 mod proc;
 
+pub use self::near::Directory;
+pub use self::path::irremovable;
 pub use self::proc::process_of;
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use self::near::Near;
 use super::acting::Acting;
 use super::call::Where;
 use super::credentials::Credentials;
@@ -48,6 +53,7 @@ pub struct Names {
     memory: Vec<(u64, Owner)>,
     /// Every single name in a target, so that most relative paths are known by sight to lead nowhere else.
     words: Vec<Vec<u8>>,
+    near: Near,
     /// The process that all of the step's processes descend from.
     pub shepherd: i32,
     /// The step's own root is the view's, so that the kernel means by most paths what the step does, and owners are
@@ -144,6 +150,7 @@ impl Names {
             memory,
             entries,
             words,
+            near: Near::default(),
             shepherd,
             own_root,
             on_disk: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -180,10 +187,10 @@ impl Names {
         self.entries.iter().find(is_at).is_some_and(|entry| entry.read_only)
     }
 
-    /// What is said of a file in memory; none for others.
-    pub fn owner_in_memory(&self, file: &OwnedFd, inode: u64) -> Option<Owner> {
+    /// What is said of a file in memory, by the link in /proc to it; none for others.
+    pub fn owner_in_memory(&self, link: &Path, inode: u64) -> Option<Owner> {
         let (_, owner) = self.memory.iter().find(|(known, _)| *known == inode)?;
-        host_path(file).is_ok_and(|path| path.starts_with(b"/memfd:")).then_some(*owner)
+        std::fs::read_link(link).is_ok_and(|path| path.as_os_str().as_bytes().starts_with(b"/memfd:")).then_some(*owner)
     }
 
     /// Whether a path that is looked at as it stands, no link followed, leads nowhere but into the root. It is then the
@@ -195,7 +202,50 @@ impl Names {
             return self.lead(&path).is_none() && path::below(&path, b"/dev").is_none();
         }
         // Relative to what, is worth a look only if it could matter.
-        !climbs && !path::names(text).any(|name| self.words.binary_search_by(|word| word.as_slice().cmp(name)).is_ok())
+        !climbs && !path::names(text).any(|name| self.is_in_a_target(name))
+    }
+
+    fn is_in_a_target(&self, name: &[u8]) -> bool {
+        self.words.binary_search_by(|word| word.as_slice().cmp(name)).is_ok()
+    }
+
+    /// The directory of what a call names, by the path in it, and its last name, no link followed; none where that is not
+    /// in the root, or takes more to find out. For root, who may look into every directory.
+    pub fn near<'a>(&self, thread: i32, at: i32, text: &'a [u8]) -> io::Result<Option<(Arc<Directory>, &'a OsStr)>> {
+        let Some((head, name)) = near::split(text) else { return Ok(None) };
+        let directory = if head.first() == Some(&b'/') {
+            self.directory(head)?
+        } else {
+            // What cannot be said of it, the long way says.
+            let Ok(base) = self.shown_link(thread, at) else { return Ok(None) };
+            if head.is_empty() { self.directory(&base)? } else { self.directory(&[&base, &b"/"[..], head].concat())? }
+        };
+        let Some(directory) = directory else { return Ok(None) };
+        let is_of_the_view = self.is_in_a_target(name) && self.lead(&directory.join(name)).is_some();
+        Ok((!is_of_the_view).then(|| (directory, OsStr::from_bytes(name))))
+    }
+
+    /// A directory of the root, by an absolute path; none for what is none, or lies elsewhere.
+    fn directory(&self, path: &[u8]) -> io::Result<Option<Arc<Directory>>> {
+        if let Some(known) = self.near.get(path) {
+            return Ok(Some(known));
+        }
+        self.near.find(path, || {
+            let clean = path::clean(path);
+            let how = How { flags: HANDLE | OFlags::DIRECTORY, mode: Mode::empty(), who: None };
+            if self.lead(&clean).is_some() {
+                return Ok(None);
+            }
+            let Ok(file) = inside(self.root.as_fd(), &clean, how, ResolveFlags::empty()) else { return Ok(None) };
+            let host = host_path(&file)?;
+            let real = if self.is_in_root(&host) { self.shown(&host) } else { None };
+            Ok(real.filter(|real| self.lead(real).is_none()).map(|real| Directory::new(file, real)))
+        })
+    }
+
+    /// A directory or a link has gone away or been moved.
+    pub fn have_moved(&self) {
+        self.near.forget();
     }
 
     pub fn absolute(&self, thread: i32, directory: i32, text: Vec<u8>) -> io::Result<Vec<u8>> {
@@ -237,10 +287,19 @@ impl Names {
             .or_else(|| below(&self.root_path, b"/"))
     }
 
-    /// Opens what a call names, for nothing but looking at it.
-    pub fn look(&self, thread: i32, file: &Where, who: Option<&Credentials>) -> io::Result<OwnedFd> {
-        match self.path(thread, file)? {
-            Some(path) => self.open_path(thread, &path, How::look(file.follow, who)),
+    /// Opens what a call names, for nothing but looking at it; `text` is the path in it.
+    pub fn look(
+        &self,
+        thread: i32,
+        file: &Where,
+        text: Option<Vec<u8>>,
+        who: Option<&Credentials>,
+    ) -> io::Result<OwnedFd> {
+        match text {
+            Some(text) => {
+                let path = self.absolute(thread, file.directory, text)?;
+                self.open_path(thread, &path, How::look(file.follow, who))
+            }
             None => Ok(rustix::fs::open(descriptor(thread, file.directory), HANDLE, Mode::empty())?),
         }
     }
@@ -281,8 +340,13 @@ impl Names {
 
     /// Opens the directory for a new name; never one of the view's own.
     pub fn place(&self, thread: i32, place: &Where, who: Option<&Credentials>) -> io::Result<Place> {
-        let path = self.path(thread, place)?.ok_or_else(|| errno(libc::ENOENT))?;
-        self.place_at(thread, &path, who)
+        let text = text(thread, place)?.ok_or_else(|| errno(libc::ENOENT))?;
+        if who.is_none_or(Credentials::is_root_for_files)
+            && let Some((directory, name)) = self.near(thread, place.directory, &text)?
+        {
+            return directory.at(name);
+        }
+        self.place_at(thread, &self.absolute(thread, place.directory, text)?, who)
     }
 
     pub fn place_at(&self, thread: i32, path: &[u8], who: Option<&Credentials>) -> io::Result<Place> {
@@ -516,23 +580,34 @@ const KNOWN: OFlags = OFlags::ACCMODE
     .union(OFlags::CLOEXEC)
     .union(OFlags::TMPFILE);
 
+fn kind_of(file: &OwnedFd) -> Result<FileType, Errno> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode))
+}
+
+fn opens_a_driver(kind: FileType) -> bool {
+    matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
+}
+
+/// Whether an open file is a device.
+pub fn is_device(file: &OwnedFd) -> Result<bool, Errno> {
+    kind_of(file).map(opens_a_driver)
+}
+
 /// Opens what is the step's own, which no device is: it may have made one of a disk of the host's.
 fn own(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
     if how.flags.contains(OFlags::PATH) {
         return inside(directory, path, how, resolve);
     }
-    let kind = |file: &OwnedFd| Ok::<_, Errno>(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode));
-    let is_device = |kind| matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
     // Looked at first: what is no file may do something when it is opened, or have to wait.
     let flags = HANDLE | how.flags & (OFlags::NOFOLLOW | OFlags::DIRECTORY);
-    match kind(&inside(directory, path, How { flags, mode: Mode::empty(), ..how }, resolve)?)? {
+    match kind_of(&inside(directory, path, How { flags, mode: Mode::empty(), ..how }, resolve)?)? {
         FileType::RegularFile | FileType::Directory => {}
-        kind if is_device(kind) => return Err(Errno::ACCESS),
+        kind if opens_a_driver(kind) => return Err(Errno::ACCESS),
         _ => turn::give_way(),
     }
     let file = inside(directory, path, how, resolve)?;
     // Somebody may have put another file there meanwhile.
-    if is_device(kind(&file)?) { Err(Errno::ACCESS) } else { Ok(file) }
+    if is_device(&file)? { Err(Errno::ACCESS) } else { Ok(file) }
 }
 
 /// Opens a path as if a directory were `/`.

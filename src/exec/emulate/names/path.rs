@@ -43,6 +43,17 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// What the kernel says to whoever wants to remove what a path ends in, if that is no name.
+pub fn irremovable(path: &[u8], directory: bool) -> Option<i32> {
+    match split(path).1 {
+        b"." | b".." | b"" if !directory => Some(libc::EISDIR),
+        b"." => Some(libc::EINVAL),
+        b".." => Some(libc::ENOTEMPTY),
+        b"" => Some(libc::EBUSY),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +82,21 @@ mod tests {
             ("/", "/", Some("")),
         ] {
             assert_eq!(below(path.as_bytes(), base.as_bytes()), expected.map(str::as_bytes), "{path} {base}");
+        }
+    }
+
+    #[test]
+    fn dots_are_not_removed() {
+        for (path, directory, expected) in [
+            ("a/b", true, None),
+            ("a/", true, None),
+            ("a/.", true, Some(libc::EINVAL)),
+            ("..", true, Some(libc::ENOTEMPTY)),
+            ("//", true, Some(libc::EBUSY)),
+            ("a/..", false, Some(libc::EISDIR)),
+            ("..a", false, None),
+        ] {
+            assert_eq!(irremovable(path.as_bytes(), directory), expected, "{path}");
         }
     }
 
