@@ -2,6 +2,7 @@
 
 mod digests;
 mod follow;
+mod listing;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::base::patterns::Matcher;
@@ -20,7 +20,7 @@ use crate::base::{Cancel, Digest};
 use crate::snapshot::{FileData, Node, Tree};
 use crate::sys::{Kind, Meta, Mtime, Parents, Root, meta};
 use digests::Digests;
-use scan::{Child, Scan, Stamp};
+use scan::{Scan, Seen, Stamp};
 
 /// Which part of a directory is the context, as LLB's local source has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct LocalContext {
     scanning: Mutex<()>,
     parents: Mutex<Parents>,
     digests: Digests,
+    cache: Option<PathBuf>,
 }
 
 impl LocalContext {
@@ -64,6 +65,7 @@ impl LocalContext {
             scanning: Mutex::new(()),
             parents: Mutex::new(Parents::new()),
             digests: Digests::new(options.cache.as_deref(), dir),
+            cache: options.cache,
         })
     }
 
@@ -76,11 +78,11 @@ impl LocalContext {
 
     /// The digest of a regular file's bytes, remembered for as long as its stat stays the same.
     pub fn file_digest(&self, path: &Path) -> io::Result<Digest> {
-        let stamp = self.scan(&Cancel::new())?.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let stamp = self.scan(&Cancel::new())?.find(path)?.ok_or(io::ErrorKind::NotFound)?.stamp;
         if !stamp.is_file() {
             return Err(at(path, io::ErrorKind::InvalidInput.into()));
         }
-        self.digests.of(stamp, || self.open_file(path)).map_err(|error| at(path, error))
+        self.digests.of(&stamp, || self.open_file(path)).map_err(|error| at(path, error))
     }
 
     /// For a path that is not in the tree: the exclude pattern that hides it, if one does and the host has it.
@@ -101,7 +103,7 @@ impl LocalContext {
         }
         let follow = follow::follow(&self.root, &self.follow)?;
         let filter = scan::Filter { exclude: &self.exclude, include: &self.include, follow: follow.as_ref() };
-        let scan = Scan::of(&self.root, &filter, cancel)?;
+        let scan = Scan::of(&self.root, &filter, self.cache.clone(), cancel)?;
         Ok(self.scan.get_or_init(|| scan))
     }
 
@@ -118,16 +120,18 @@ impl LocalContext {
     }
 
     /// A regular file as the walk saw it: a copy asks for each twice, and most have no extended attributes.
-    fn file(&self, path: &Path, child: &Child) -> io::Result<Node> {
-        let Stamp { mode, device, inode, size, mtime: (seconds, nanos), .. } = child.stamp;
+    fn file(&self, path: &Path, seen: &Seen<'_>) -> io::Result<Node> {
+        let Stamp { mode, device, inode, size, mtime: (seconds, nanos), .. } = seen.stamp;
         let kind = Kind::File { size };
         let mut xattrs = BTreeMap::new();
-        if !child.bare.load(Ordering::Relaxed) {
+        if !seen.is_bare() {
             xattrs = self.beside(path, |dir, name| meta::read_xattrs(dir, name, &kind))?;
-            child.bare.store(xattrs.is_empty(), Ordering::Relaxed);
+            if xattrs.is_empty() {
+                seen.set_bare();
+            }
         }
         let meta = Meta { mode: mode & 0o7777, uid: 0, gid: 0, mtime: Mtime { seconds, nanos }, xattrs };
-        Ok(node(meta::Found { kind, meta, inode: (device, inode), links: 1 }))
+        Ok(node(meta::Found { kind, meta, inode: (device, inode), links: if seen.linked { 2 } else { 1 } }))
     }
 
     /// By its whole path: threads that copy different directories would take the parents from each other.
@@ -146,23 +150,23 @@ impl Tree for LocalContext {
             root.meta.xattrs.clear();
             return Ok(Some(root));
         }
-        let Some(child) = scan.find(path) else { return Ok(None) };
-        if child.stamp.is_file() {
-            return self.file(path, child).map(Some).map_err(|error| at(path, error));
+        let Some(seen) = scan.find(path)? else { return Ok(None) };
+        if seen.stamp.is_file() {
+            return self.file(path, &seen).map(Some).map_err(|error| at(path, error));
         }
         let found = self.beside(path, |dir, name| meta::read(dir, name)).map_err(|error| at(path, error))?;
         Ok(found.map(node))
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        let names = self.scan(&Cancel::new())?.names(path);
+        let names = self.scan(&Cancel::new())?.names(path)?;
         names.ok_or_else(|| at(path, io::ErrorKind::NotADirectory.into()))
     }
 
     fn open(&self, path: &Path) -> io::Result<FileData> {
-        match self.scan(&Cancel::new())?.get(path) {
+        match self.scan(&Cancel::new())?.find(path)? {
             None => Err(at(path, io::ErrorKind::NotFound.into())),
-            Some(stamp) if stamp.is_file() => {
+            Some(seen) if seen.stamp.is_file() => {
                 Ok(FileData::File(self.open_file(path).map_err(|error| at(path, error))?))
             }
             Some(_) => Err(at(path, io::ErrorKind::InvalidInput.into())),
@@ -176,11 +180,11 @@ impl Tree for LocalContext {
 
 /// As the image is to see a file of the host: what depends on the host stays behind.
 fn node(found: meta::Found) -> Node {
-    let meta::Found { kind, mut meta, inode, .. } = found;
+    let meta::Found { kind, mut meta, inode, links } = found;
     (meta.uid, meta.gid) = (0, 0);
     // ACLs name users of the host, and a directory's default ACL marks whatever is made below it.
     meta.xattrs.retain(|name, _| name.as_bytes().starts_with(b"user.") || name == "security.capability");
-    let inode = (!matches!(kind, Kind::Directory)).then_some(inode);
+    let inode = (links > 1 && !matches!(kind, Kind::Directory)).then_some(inode);
     Node { kind, meta, inode }
 }
 

@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::at;
+use super::listing::{Child, Kept, Listing, Shelf};
 use crate::base::patterns::{Matcher, Parents};
 use crate::base::{Cancel, Digest, Hasher};
 use crate::sys::{Root, dir};
@@ -76,51 +76,59 @@ impl Stamp {
     }
 }
 
-pub struct Child {
-    name: OsString,
-    pub stamp: Stamp,
-    /// A directory that is here only for what is below it, if anything is.
-    way: bool,
-    /// It was asked for extended attributes, and had none.
-    pub bare: AtomicBool,
-}
-
 /// The files of a context, by directory.
 pub struct Scan {
-    /// Children sorted bytewise.
-    dirs: HashMap<PathBuf, Vec<Child>>,
+    dirs: HashMap<PathBuf, Kept>,
+    shelf: Shelf,
     root: Stamp,
     started: SystemTime,
 }
 
+/// What was seen at a path.
+pub struct Seen<'a> {
+    kept: &'a Kept,
+    i: usize,
+    pub stamp: Stamp,
+    pub linked: bool,
+}
+
+impl Seen<'_> {
+    /// Whether it was asked for extended attributes, and had none.
+    pub fn is_bare(&self) -> bool {
+        self.kept.is_bare(self.i)
+    }
+
+    pub fn set_bare(&self) {
+        self.kept.set_bare(self.i);
+    }
+}
+
 impl Scan {
-    pub fn of(root: &Root, filter: &Filter<'_>, cancel: &Cancel) -> io::Result<Self> {
-        let started = SystemTime::now();
-        let dirs = Walk { root, filter, cancel, state: Mutex::default(), changed: Condvar::new() }.run()?;
-        let mut scan = Self { dirs, root: Stamp::of(&rustix::fs::fstat(root.fd())?), started };
-        scan.drop_empty_ways();
+    /// `cache` is a directory where a large context's files may be noted; none to keep them in memory.
+    pub fn of(root: &Root, filter: &Filter<'_>, cache: Option<PathBuf>, cancel: &Cancel) -> io::Result<Self> {
+        let (started, shelf) = (SystemTime::now(), Shelf::new(cache));
+        let found =
+            Walk { root, filter, shelf: &shelf, cancel, state: Mutex::default(), changed: Condvar::new() }.run()?;
+        let root = Stamp::of(&rustix::fs::fstat(root.fd())?);
+        let mut scan = Self { dirs: found.dirs.into_iter().collect(), shelf, root, started };
+        scan.drop_empty(found.ways)?;
         Ok(scan)
     }
 
-    /// What was seen at a path; none where the context has nothing.
-    pub fn get(&self, path: &Path) -> Option<&Stamp> {
-        if path.as_os_str().is_empty() {
-            return Some(&self.root);
-        }
-        self.find(path).map(|child| &child.stamp)
-    }
-
-    /// The same for anything but the root.
-    pub fn find(&self, path: &Path) -> Option<&Child> {
-        let name = path.file_name()?;
-        let children = self.dirs.get(path.parent()?)?;
-        let found = children.binary_search_by(|child| child.name.as_bytes().cmp(name.as_bytes())).ok()?;
-        Some(&children[found])
+    /// What was seen at a path, if not the root's; none where the context has nothing.
+    pub fn find(&self, path: &Path) -> io::Result<Option<Seen<'_>>> {
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        let Some(kept) = self.dirs.get(dir) else { return Ok(None) };
+        let listing = self.shelf.get(kept)?;
+        let Some(i) = listing.find(name) else { return Ok(None) };
+        let Child { stamp, linked, .. } = listing.child(i);
+        Ok(Some(Seen { kept, i, stamp, linked }))
     }
 
     /// Names in a directory, sorted bytewise.
-    pub fn names(&self, dir: &Path) -> Option<Vec<OsString>> {
-        Some(self.dirs.get(dir)?.iter().map(|child| child.name.clone()).collect())
+    pub fn names(&self, dir: &Path) -> io::Result<Option<Vec<OsString>>> {
+        let Some(kept) = self.dirs.get(dir) else { return Ok(None) };
+        Ok(Some(self.shelf.get(kept)?.iter().map(|child| child.name.to_owned()).collect()))
     }
 
     /// A digest over all stamps. `content` is asked for files whose stamp cannot be trusted yet.
@@ -130,10 +138,10 @@ impl Scan {
         hasher.update(self.root.mode.to_le_bytes());
         let mut todo = vec![PathBuf::new()];
         while let Some(dir) = todo.pop() {
-            let children = self.dirs.get(&dir).map_or(&[][..], Vec::as_slice);
+            let children = self.dirs.get(&dir).map_or(Ok(Arc::default()), |kept| self.shelf.get(kept))?;
             hasher.field(dir.as_os_str().as_bytes());
             hasher.update((children.len() as u64).to_le_bytes());
-            for child in children {
+            for child in children.iter() {
                 hasher.field(child.name.as_bytes());
                 match FileType::from_raw_mode(child.stamp.mode) {
                     // A directory's size and times tell of what is hidden in it, too; its children tell the rest.
@@ -143,11 +151,11 @@ impl Scan {
                             hasher.update(child.stamp.mtime.0.to_le_bytes());
                             hasher.update(child.stamp.mtime.1.to_le_bytes());
                         }
-                        todo.push(dir.join(&child.name));
+                        todo.push(dir.join(child.name));
                     }
                     FileType::RegularFile if child.stamp.is_racy(self.started) => {
                         child.stamp.hash(&mut hasher);
-                        hasher.update(content(&dir.join(&child.name))?.as_bytes());
+                        hasher.update(content(&dir.join(child.name))?.as_bytes());
                     }
                     _ => child.stamp.hash(&mut hasher),
                 }
@@ -157,24 +165,21 @@ impl Scan {
     }
 
     /// Takes out directories that were entered for patterns that nothing below them matched.
-    fn drop_empty_ways(&mut self) {
-        let mut ways: Vec<PathBuf> = self
-            .dirs
-            .iter()
-            .flat_map(|(dir, children)| children.iter().filter(|child| child.way).map(|child| dir.join(&child.name)))
-            .collect();
+    fn drop_empty(&mut self, mut ways: Vec<PathBuf>) -> io::Result<()> {
         // Deepest first, so that a way whose only content was a way goes too.
         ways.sort_unstable_by(|a, b| b.cmp(a));
         for way in ways {
-            if self.dirs.get(&way).is_none_or(Vec::is_empty) {
+            if self.dirs.get(&way).is_none_or(Kept::is_empty) {
                 self.dirs.remove(&way);
                 if let (Some(parent), Some(name)) = (way.parent(), way.file_name())
-                    && let Some(children) = self.dirs.get_mut(parent)
+                    && let Some(kept) = self.dirs.get_mut(parent)
                 {
-                    children.retain(|child| child.name != name);
+                    let listing = self.shelf.get(kept)?;
+                    *kept = self.shelf.put(Listing::of(listing.iter().filter(|child| child.name != name)));
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -196,36 +201,49 @@ struct State {
 struct Walk<'a> {
     root: &'a Root,
     filter: &'a Filter<'a>,
+    shelf: &'a Shelf,
     cancel: &'a Cancel,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-type Found = Vec<(PathBuf, Vec<Child>)>;
+#[derive(Default)]
+struct Found {
+    dirs: Vec<(PathBuf, Kept)>,
+    /// Directories that are there only for what is below them.
+    ways: Vec<PathBuf>,
+}
+
+impl Found {
+    fn append(&mut self, mut other: Self) {
+        self.dirs.append(&mut other.dirs);
+        self.ways.append(&mut other.ways);
+    }
+}
 
 impl Walk<'_> {
-    fn run(&self) -> io::Result<HashMap<PathBuf, Vec<Child>>> {
+    fn run(&self) -> io::Result<Found> {
         /// From here on there is work for several.
         const MANY: usize = 8;
         const MAX_THREADS: usize = 8;
         let first =
             Job { dir: PathBuf::new(), exclude: Parents::default(), include: Parents::default(), followed: false };
         let mut todo = VecDeque::from([first]);
-        let mut found = Vec::new();
+        let mut found = Found::default();
         while todo.len() < MANY
             && let Some(job) = todo.pop_front()
         {
-            found.push(self.list(job, &mut todo)?);
+            self.list(job, &mut todo, &mut found)?;
         }
         if !todo.is_empty() {
             self.lock().todo = todo;
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
             std::thread::scope(|scope| {
                 let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.work())).collect();
-                found.extend(self.work());
+                found.append(self.work());
                 for other in others {
                     match other.join() {
-                        Ok(part) => found.extend(part),
+                        Ok(part) => found.append(part),
                         Err(panic) => std::panic::resume_unwind(panic),
                     }
                 }
@@ -234,7 +252,7 @@ impl Walk<'_> {
                 return Err(error);
             }
         }
-        Ok(found.into_iter().collect())
+        Ok(found)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -242,7 +260,7 @@ impl Walk<'_> {
     }
 
     fn work(&self) -> Found {
-        let mut found = Vec::new();
+        let mut found = Found::default();
         let mut state = self.lock();
         loop {
             if state.failed.is_some() {
@@ -258,12 +276,11 @@ impl Walk<'_> {
             state.working += 1;
             drop(state);
             let mut below = VecDeque::new();
-            let listed = self.list(job, &mut below);
+            let listed = self.list(job, &mut below, &mut found);
             state = self.lock();
             state.working -= 1;
-            match listed {
-                Ok(listed) => found.push(listed),
-                Err(error) => state.failed = Some(error),
+            if let Err(error) = listed {
+                state.failed = Some(error);
             }
             if !below.is_empty() || state.working == 0 || state.failed.is_some() {
                 self.changed.notify_all();
@@ -272,10 +289,10 @@ impl Walk<'_> {
         }
     }
 
-    fn list(&self, job: Job, below: &mut VecDeque<Job>) -> io::Result<(PathBuf, Vec<Child>)> {
+    fn list(&self, job: Job, below: &mut VecDeque<Job>, found: &mut Found) -> io::Result<()> {
         self.cancel.check().map_err(io::Error::other)?;
         let fd = self.root.open_dir(&job.dir).map_err(|error| at(&job.dir, error))?;
-        let mut children = Vec::new();
+        let mut children: Vec<(OsString, Stat, bool)> = Vec::new();
         for name in dir::names(&fd).map_err(|error| at(&job.dir, error))? {
             let path = job.dir.join(&name);
             let Some(fate) = self.fate(&path, &job)? else { continue };
@@ -290,6 +307,9 @@ impl Walk<'_> {
                 continue;
             }
             if is_dir && (fate.shown || fate.ways) {
+                if !fate.shown {
+                    found.ways.push(path.clone());
+                }
                 below.push_back(Job {
                     dir: path,
                     exclude: fate.exclude,
@@ -298,10 +318,17 @@ impl Walk<'_> {
                 });
             }
             if fate.shown || fate.ways {
-                children.push(Child { name, stamp: Stamp::of(&stat), way: !fate.shown, bare: AtomicBool::new(false) });
+                children.push((name, stat, !fate.shown));
             }
         }
-        Ok((job.dir, children))
+        let listing = Listing::of(children.iter().map(|(name, stat, way)| Child {
+            name,
+            stamp: Stamp::of(stat),
+            way: *way,
+            linked: stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory,
+        }));
+        found.dirs.push((job.dir, self.shelf.put(listing)));
+        Ok(())
     }
 
     /// None where nothing at or below the path can be in the context.
