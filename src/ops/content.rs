@@ -31,24 +31,48 @@ pub struct Selector {
 /// The checksum of a selection: names, types, modes, owners, link targets, xattrs and bytes; no times. A path that is
 /// not there is [`SelectError::NotFound`].
 pub fn checksum(tree: &dyn Tree, selectors: &[Selector], cancel: &Cancel) -> anyhow::Result<Digest> {
-    let mut selected = Vec::new();
-    let mut ends = Vec::with_capacity(selectors.len());
+    let mut sum = Sum { tree, cancel, hasher: Hasher::new(), items: Vec::new(), count: 0 };
     for selector in selectors {
-        select(tree, selector, &mut selected, cancel)?;
-        ends.push(selected.len());
+        select(selector, &mut sum)?;
+        sum.end()?;
     }
-    let digests = digest_all(tree, &selected, cancel)?;
-    let mut hasher = Hasher::new();
-    let mut start = 0;
-    for end in ends {
-        hasher.field((end - start).to_le_bytes());
-        for (item, digest) in selected[start..end].iter().zip(&digests[start..end]) {
-            hasher.field(&item.name);
-            hasher.field(digest.as_bytes());
+    Ok(sum.hasher.finish())
+}
+
+/// A checksum in the making: of what is selected, only a part is held at a time.
+struct Sum<'a> {
+    tree: &'a dyn Tree,
+    cancel: &'a Cancel,
+    hasher: Hasher,
+    items: Vec<Item>,
+    count: u64,
+}
+
+impl Sum<'_> {
+    fn add(&mut self, item: Item) -> anyhow::Result<()> {
+        /// Enough for all cores, and a megabyte or two.
+        const PART: usize = 4096;
+        self.items.push(item);
+        if self.items.len() < PART { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let digests = digest_all(self.tree, &self.items, self.cancel)?;
+        for (item, digest) in self.items.iter().zip(digests) {
+            self.hasher.field(&item.name);
+            self.hasher.field(digest.as_bytes());
         }
-        start = end;
+        self.count += self.items.len() as u64;
+        self.items.clear();
+        Ok(())
     }
-    Ok(hasher.finish())
+
+    /// Ends what one selector took. Its count comes last: read backwards, the fields tell which is what.
+    fn end(&mut self) -> anyhow::Result<()> {
+        self.flush()?;
+        self.hasher.field(std::mem::take(&mut self.count).to_le_bytes());
+        Ok(())
+    }
 }
 
 /// One selected entry.
@@ -59,8 +83,8 @@ struct Item {
     node: Node,
 }
 
-fn select(tree: &dyn Tree, selector: &Selector, items: &mut Vec<Item>, cancel: &Cancel) -> anyhow::Result<()> {
-    let first = items.len();
+fn select(selector: &Selector, sum: &mut Sum<'_>) -> anyhow::Result<()> {
+    let tree = sum.tree;
     let roots = if selector.wildcard && has_wildcards(&selector.path) {
         let roots = expand(tree, &selector.path, selector.follow)?;
         if roots.is_empty() && !selector.allow_empty {
@@ -74,6 +98,8 @@ fn select(tree: &dyn Tree, selector: &Selector, items: &mut Vec<Item>, cancel: &
         include: (!selector.include.is_empty()).then(|| Matcher::new(&selector.include)).transpose()?,
         exclude: (!selector.exclude.is_empty()).then(|| Matcher::new(&selector.exclude)).transpose()?,
     };
+    let below = |path: &String| (path.clone(), format!("/{}", clean(Path::new(path)).display()));
+    let mut required: Vec<(String, String)> = selector.required.iter().map(below).collect();
     for (name, root) in roots {
         let path = resolve(tree, &root, selector.follow).map_err(at(&root))?;
         let Some(node) = tree.lookup(&path).map_err(at(&path))? else {
@@ -81,16 +107,13 @@ fn select(tree: &dyn Tree, selector: &Selector, items: &mut Vec<Item>, cancel: &
         };
         // "dir/" means what is in it, not itself; a tree's own root directory is nobody's.
         let contents_only = selector.path.ends_with('/') || path.as_os_str().is_empty();
-        let mut walk = Walk { tree, filter: &filter, items, waiting: Vec::new(), cancel };
+        let mut walk = Walk { filter: &filter, sum, required: &mut required, waiting: Vec::new() };
         walk.root(path, name, node, contents_only)?;
     }
-    for required in &selector.required {
-        let below = format!("/{}", clean(Path::new(required)).display());
-        if !items[first..].iter().any(|item| shown(&item.path).starts_with(&below)) {
-            return Err(SelectError::NotFound { path: required.clone() }.into());
-        }
+    match required.into_iter().next() {
+        Some((path, _)) => Err(SelectError::NotFound { path }.into()),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 struct Filter {
@@ -98,20 +121,28 @@ struct Filter {
     exclude: Option<Matcher>,
 }
 
-struct Walk<'a> {
-    tree: &'a dyn Tree,
+struct Walk<'a, 't> {
     filter: &'a Filter,
-    items: &'a mut Vec<Item>,
+    sum: &'a mut Sum<'t>,
+    /// Of what must be there: what was not met yet, as written and as a path.
+    required: &'a mut Vec<(String, String)>,
     /// Directories that no pattern took yet: they count when something in them does.
     waiting: Vec<Item>,
-    cancel: &'a Cancel,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
+    fn take(&mut self, item: Item) -> anyhow::Result<()> {
+        if !self.required.is_empty() {
+            let path = shown(&item.path);
+            self.required.retain(|(_, below)| !path.starts_with(below.as_str()));
+        }
+        self.sum.add(item)
+    }
+
     fn root(&mut self, path: PathBuf, name: Vec<u8>, node: Node, contents_only: bool) -> anyhow::Result<()> {
         let is_dir = node.is_dir();
         if !contents_only {
-            self.items.push(Item { path: path.clone(), name: name.clone(), node });
+            self.take(Item { path: path.clone(), name: name.clone(), node })?;
         }
         if is_dir {
             self.dir(&path, &name, Path::new(""), &Parents::default(), &Parents::default())?;
@@ -127,8 +158,9 @@ impl Walk<'_> {
         included: &Parents,
         excluded: &Parents,
     ) -> anyhow::Result<()> {
-        self.cancel.check()?;
-        for child in self.tree.read_dir(dir).map_err(at(dir))? {
+        self.sum.cancel.check()?;
+        let tree = self.sum.tree;
+        for child in tree.read_dir(dir).map_err(at(dir))? {
             let path = dir.join(&child);
             let inside = inside.join(&child);
             let text = inside.to_string_lossy();
@@ -144,7 +176,7 @@ impl Walk<'_> {
             if exclude && !self.filter.exclude.as_ref().is_some_and(Matcher::has_exclusions) {
                 continue;
             }
-            let Some(node) = self.tree.lookup(&path).map_err(at(&path))? else { continue };
+            let Some(node) = tree.lookup(&path).map_err(at(&path))? else { continue };
             let is_dir = node.is_dir();
             if !take && !is_dir {
                 continue;
@@ -155,7 +187,9 @@ impl Walk<'_> {
             let waiting = self.waiting.len();
             self.waiting.push(Item { path: path.clone(), name: name.clone(), node });
             if take {
-                self.items.append(&mut self.waiting);
+                let mut taken = std::mem::take(&mut self.waiting);
+                taken.drain(..).try_for_each(|item| self.take(item))?;
+                self.waiting = taken;
             }
             if is_dir {
                 self.dir(&path, &name, &inside, &included, &excluded)?;
