@@ -458,10 +458,11 @@ fn copy_file(mut from: &File, to: &mut File, size: u64) -> io::Result<()> {
         return Ok(());
     }
     if size <= SMALL {
-        let mut buffer = [0; SMALL as usize];
+        // Of that size and no more: clearing a large buffer costs as much as the calls.
+        let mut buffer = vec![0; size as usize];
         let mut len = 0;
-        while len < size as usize {
-            match from.read(&mut buffer[len..size as usize])? {
+        while len < buffer.len() {
+            match from.read(&mut buffer[len..])? {
                 0 => break,
                 n => len += n,
             }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::xattr;
+
 /// The attribute that holds a file's capabilities.
 pub const CAPABILITY: &str = "security.capability";
 
@@ -98,6 +100,9 @@ pub fn read(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Found>> {
 /// The extended attributes of a name in a directory, for who has its stat.
 pub fn read_xattrs(dir: impl AsFd, name: &OsStr, kind: &Kind) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let dir = dir.as_fd();
+    if xattr::has_none(dir, name) {
+        return Ok(BTreeMap::new());
+    }
     Xattrs::at(dir, name).read(|| open_for_xattrs(dir, name, kind))
 }
 

@@ -17,6 +17,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
 pub mod trace;
+mod xattr;
 
 pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};
