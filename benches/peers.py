@@ -1,8 +1,10 @@
 """The builders that are compared: how each is emptied, and the commands that it builds, exports and expands with."""
+import json
 import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -10,6 +12,16 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 def quiet(*command, **kwargs):
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kwargs)
+
+
+def host_of(bases):
+    """The registry that the names of bases speak of, which nobody has."""
+    return next(iter(bases)).split("/")[0]
+
+
+def smallest(bases):
+    """The base that the loads build on, but for those that have a registry."""
+    return min(bases, key=lambda name: os.path.getsize(bases[name]))
 
 
 def cpu_of(pid):
@@ -20,6 +32,8 @@ def cpu_of(pid):
 class Tool:
     """One builder: how it is emptied, and the command that builds a context."""
     name = ""
+    # Whether it takes bases from a registry on this machine.
+    pulls = True
 
     def __init__(self, work):
         self.work = work
@@ -147,6 +161,135 @@ class Buildah(Tool):
         super().close()
 
 
+class Buildkit(Tool):
+    """buildkitd on its own and buildctl. It keeps no image under a name: a build without an output leaves snapshots, and
+    bases come from a registry on this machine."""
+    name = "buildkit"
+
+    def __init__(self, work, bases, registry):
+        super().__init__(work)
+        os.makedirs(self.dir, exist_ok=True)
+        self.bases = bases
+        self.buildctl = ["buildctl", "--addr", f"unix://{self.dir}/sock"]
+        with open(f"{self.dir}/config.toml", "w") as f:
+            f.write(f'root = "{self.dir}/root"\n[grpc]\naddress = ["unix://{self.dir}/sock"]\n[worker.containerd]\nenabled = false\n'
+                    f'[registry."{host_of(bases)}"]\nmirrors = ["{registry.host}"]\n[registry."{registry.host}"]\nhttp = true\n')
+        self.log = open(f"{self.dir}/log", "w")
+        self.daemon = subprocess.Popen(["buildkitd", "--config", f"{self.dir}/config.toml"], stdout=self.log, stderr=self.log)
+        for _ in range(300):
+            if quiet(*self.buildctl, "debug", "workers").returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            raise OSError(f"buildkitd did not start, see {self.dir}/log")
+
+    def clear(self, bases=True):
+        quiet(*self.buildctl, "prune", "--all")
+        if bases:
+            # Fetched and unpacked by a step that uses it.
+            os.makedirs(f"{self.dir}/base", exist_ok=True)
+            with open(f"{self.dir}/base/Dockerfile", "w") as f:
+                f.write(f"FROM {smallest(self.bases)}\nRUN true\n")
+            subprocess.run(self.build(f"{self.dir}/base")[0], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def daemons(self):
+        return [self.daemon.pid]
+
+    def build(self, context, nocache=False):
+        return [[*self.buildctl, "build", "--progress=plain", "--frontend=dockerfile.v0", f"--local=context={context}",
+                 f"--local=dockerfile={context}", *(["--no-cache"] if nocache else [])]]
+
+    def export(self, context):
+        return [[*self.build(context)[0], f"--output=type=oci,dest={self.archive}"]]
+
+    def close(self):
+        self.daemon.terminate()
+        self.daemon.wait()
+        super().close()
+
+
+class Img(Tool):
+    """img speaks only TLS to a registry: its bases are built into its store, and it sits out what pulls them. Every build
+    is exported and compressed into that store."""
+    name = "img"
+    pulls = False
+
+    def __init__(self, work, bases):
+        super().__init__(work)
+        self.bases = bases
+
+    def command(self, verb, *arguments):
+        return ["img", verb, "--state", f"{self.dir}/state", "--backend", "overlayfs", *arguments]
+
+    def clear(self, bases=True):
+        super().clear()
+        if bases:
+            name, folder = smallest(self.bases), f"{self.dir}/base"
+            os.makedirs(f"{folder}/root")
+            subprocess.run(["tar", "-xpf", self.bases[name], "-C", f"{folder}/root"], check=True)
+            with open(f"{folder}/Dockerfile", "w") as f:
+                f.write("FROM scratch\nCOPY root/ /\n")
+            subprocess.run(self.command("build", "--no-console", "-t", name, folder), check=True, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            shutil.rmtree(folder)
+
+    def build(self, context, nocache=False):
+        return [self.command("build", "--no-console", *(["--no-cache"] if nocache else []), "-t", "bench", context)]
+
+    def export(self, context):
+        return [self.command("build", "--no-console", "-o", f"type=oci,dest={self.archive}", "-t", "bench", context)]
+
+
+class Kaniko(Tool):
+    """kaniko's executor, which takes the root that it runs in apart: a folder of its own, in namespaces that end with it. It
+    keeps nothing between builds, so that each is one from nothing."""
+    name = "kaniko"
+    ROOT = """set -eu
+root=$1 context=$2 out=$3 executor=$4
+shift 4
+rm -rf "$root"
+mkdir -p "$root/kaniko/.docker" "$root/workspace" "$root/out" "$root/proc" "$root/dev" "$root/etc" "$root/tmp"
+mount --bind "$root" "$root"
+touch "$root/kaniko/executor"
+mount --bind "$executor" "$root/kaniko/executor"
+echo '{}' > "$root/kaniko/.docker/config.json"
+mount --bind "$context" "$root/workspace"
+mount -o remount,bind,ro "$root/workspace"
+mount --bind "$out" "$root/out"
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/dev"
+for device in null:3 zero:5 full:7 random:8 urandom:9; do
+    mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}"
+done
+for file in hosts resolv.conf; do
+    touch "$root/etc/$file"
+    mount --bind "/etc/$file" "$root/etc/$file"
+done
+export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/kaniko DOCKER_CONFIG=/kaniko/.docker
+exec chroot "$root" /kaniko/executor --force --context dir:///workspace --dockerfile /workspace/Dockerfile "$@"
+"""
+
+    def __init__(self, work, bases, registry):
+        super().__init__(work)
+        self.map = f"{host_of(bases)}={registry.host}"
+
+    def clear(self, bases=True):
+        super().clear()
+        os.makedirs(f"{self.dir}/out")
+
+    def run(self, context, *arguments):
+        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh", "-c", self.ROOT, "sh",
+                f"{self.dir}/root", context, f"{self.dir}/out", shutil.which("executor"), f"--registry-map={self.map}", "--no-push",
+                *arguments]
+
+    def build(self, context, nocache=False):
+        return [self.run(context)]
+
+    def export(self, context):
+        return [self.run(context, "--tar-path=/out/bench.tar", "--destination=bench:latest"),
+                ["mv", f"{self.dir}/out/bench.tar", self.archive]]
+
+
 class Umoci(Tool):
     """Expands only: skopeo turns the archive into a layout, umoci unpacks that."""
     name = "umoci"
@@ -165,6 +308,20 @@ class Skopeo(Tool):
 
     def push(self, name):
         return [["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{self.dir}/layout:bench", f"docker://{name}"]]
+
+
+class Crane(Tool):
+    """Moves images between a registry and a layout folder; its export of a docker archive is for tar to lay out."""
+    name = "crane"
+
+    def expand(self, archive, out):
+        return [["sh", "-c", 'mkdir -p "$2" && crane export - - < "$1" | tar -xp -C "$2"', "sh", archive, out]]
+
+    def pull(self, name):
+        return [["crane", "pull", "--format=oci", name, f"{self.dir}/layout"]]
+
+    def push(self, name):
+        return [["crane", "push", f"{self.dir}/layout", name]]
 
 
 class Limit(Tool):
@@ -191,6 +348,22 @@ class Limit(Tool):
             self.clear()
         return [["sh", "-c", self.CASES[load, case].format(context=context, dir=self.dir, archive=self.archive)]]
 
+    def expand(self, archive, out):
+        """An archive's layers inflated and laid out one after another, whiteouts and all: inflating on one core, tar on another."""
+        with tarfile.open(archive) as tar:
+            names = set(tar.getnames())
+            read = lambda name: json.load(tar.extractfile(name))
+            if "manifest.json" in names:
+                layers = read("manifest.json")[0]["Layers"]
+            else:
+                blob = lambda descriptor: "blobs/" + descriptor["digest"].replace(":", "/")
+                layers = [blob(layer) for layer in read(blob(read("index.json")["manifests"][0]))["layers"]]
+            start = tar.extractfile(layers[0]).read(4)
+        gzip = next(program for program in ("igzip", "pigz", "gzip") if shutil.which(program))
+        inflate = {b"\x1f\x8b": f"{gzip} -dc", b"\x28\xb5": "zstd -dc"}.get(start[:2], "cat")
+        lines = [f"tar -xOf {archive} {layer} | {inflate} | tar -xp -C {out}" for layer in layers]
+        return [["sh", "-c", " && ".join([f"mkdir -p {out}", *lines])]]
+
     def root(self, base):
         """A fresh copy of a base to work in; not in the time."""
         self.clear()
@@ -198,14 +371,15 @@ class Limit(Tool):
         tar = next(tar for tar in self.bases.values() if tar.endswith(f"/{base}.tar"))
         subprocess.run(["tar", "-xpf", tar, "-C", f"{self.dir}/root"], check=True)
 
+
 class Registry:
     """Debian's docker-registry over a folder. Its own work is the same for all who ask, and counted to nobody."""
 
-    def __init__(self, work):
+    def __init__(self, work, name="registry"):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.host = f"127.0.0.1:{free.getsockname()[1]}"
-        self.dir = f"{work}/registry"
+        self.dir = f"{work}/{name}"
         os.makedirs(self.dir)
         with open(f"{self.dir}/config.yml", "w") as f:
             f.write(f"version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {self.dir}/data\n"
