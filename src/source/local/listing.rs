@@ -45,29 +45,51 @@ pub struct Listing {
     bytes: Box<[u8]>,
 }
 
+/// A listing in the making.
+pub struct Builder {
+    records: Vec<u8>,
+    names: Vec<u8>,
+}
+
+impl Builder {
+    /// With room for so many files.
+    pub fn new(count: usize) -> Self {
+        Self { records: Vec::with_capacity(count * RECORD), names: Vec::new() }
+    }
+
+    /// Adds a file whose name comes after those that are here.
+    pub fn add(&mut self, child: Child<'_>) {
+        let Child { name, stamp, way, linked } = child;
+        self.names.extend_from_slice(name.as_bytes());
+        let marks = if way { WAY } else { 0 } | if linked { LINKED } else { 0 };
+        let numbers: [u64; NUMBERS] = [
+            u64::from(stamp.mode) | marks,
+            stamp.device,
+            stamp.inode,
+            stamp.size,
+            stamp.mtime.0 as u64,
+            stamp.ctime.0 as u64,
+            u64::from(stamp.mtime.1) << 32 | u64::from(stamp.ctime.1),
+            stamp.rdev,
+            self.names.len() as u64,
+        ];
+        numbers.iter().for_each(|number| self.records.extend_from_slice(&number.to_le_bytes()));
+    }
+
+    pub fn finish(self) -> Listing {
+        let Self { mut records, names } = self;
+        let count = records.len() / RECORD;
+        records.extend_from_slice(&names);
+        Listing { count, bytes: records.into() }
+    }
+}
+
 impl Listing {
     /// Of children that are sorted already.
     pub fn of<'a>(children: impl IntoIterator<Item = Child<'a>>) -> Self {
-        let (mut records, mut names) = (Vec::new(), Vec::new());
-        for Child { name, stamp, way, linked } in children {
-            names.extend_from_slice(name.as_bytes());
-            let marks = if way { WAY } else { 0 } | if linked { LINKED } else { 0 };
-            let numbers: [u64; NUMBERS] = [
-                u64::from(stamp.mode) | marks,
-                stamp.device,
-                stamp.inode,
-                stamp.size,
-                stamp.mtime.0 as u64,
-                stamp.ctime.0 as u64,
-                u64::from(stamp.mtime.1) << 32 | u64::from(stamp.ctime.1),
-                stamp.rdev,
-                names.len() as u64,
-            ];
-            numbers.iter().for_each(|number| records.extend_from_slice(&number.to_le_bytes()));
-        }
-        let count = records.len() / RECORD;
-        records.append(&mut names);
-        Self { count, bytes: records.into() }
+        let mut listing = Builder::new(0);
+        children.into_iter().for_each(|child| listing.add(child));
+        listing.finish()
     }
 
     pub fn len(&self) -> usize {

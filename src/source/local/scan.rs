@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::at;
-use super::listing::{Child, Kept, Listing, Shelf};
+use super::listing::{Builder, Child, Kept, Listing, Shelf};
 use crate::base::patterns::{Matcher, Parents};
 use crate::base::{Cancel, Digest, Hasher};
 use crate::sys::{Root, dir};
@@ -292,8 +292,9 @@ impl Walk<'_> {
     fn list(&self, job: Job, below: &mut VecDeque<Job>, found: &mut Found) -> io::Result<()> {
         self.cancel.check().map_err(io::Error::other)?;
         let fd = self.root.open_dir(&job.dir).map_err(|error| at(&job.dir, error))?;
-        let mut children: Vec<(OsString, Stat, bool)> = Vec::new();
-        for name in dir::names(&fd).map_err(|error| at(&job.dir, error))? {
+        let names = dir::names(&fd).map_err(|error| at(&job.dir, error))?;
+        let mut listing = Builder::new(names.len());
+        for name in names {
             let path = job.dir.join(&name);
             let Some(fate) = self.fate(&path, &job)? else { continue };
             let stat = match rustix::fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -318,16 +319,15 @@ impl Walk<'_> {
                 });
             }
             if fate.shown || fate.ways {
-                children.push((name, stat, !fate.shown));
+                listing.add(Child {
+                    name: &name,
+                    stamp: Stamp::of(&stat),
+                    way: !fate.shown,
+                    linked: !is_dir && stat.st_nlink > 1,
+                });
             }
         }
-        let listing = Listing::of(children.iter().map(|(name, stat, way)| Child {
-            name,
-            stamp: Stamp::of(stat),
-            way: *way,
-            linked: stat.st_nlink > 1 && FileType::from_raw_mode(stat.st_mode) != FileType::Directory,
-        }));
-        found.dirs.push((job.dir, self.shelf.put(listing)));
+        found.dirs.push((job.dir, self.shelf.put(listing.finish())));
         Ok(())
     }
 
