@@ -91,7 +91,10 @@ fn apply_all(image: &Image, blobs: &dyn BlobStore, target: &mut dyn Target, canc
     for (index, layer) in image.layers.iter().enumerate() {
         let mut apply = || {
             let mut blob = blobs.open(&layer.descriptor.digest)?;
-            layer::apply(&mut blob, Some(&layer.diff_id), target, cancel)?;
+            match layer.is_plain() {
+                true => layer::apply_plain(&mut blob, target, cancel)?,
+                false => drop(layer::apply(&mut blob, Some(&layer.diff_id), target, cancel)?),
+            }
             anyhow::Ok(blob.finish()?)
         };
         apply().with_context(|| {

@@ -127,6 +127,11 @@ impl Image {
 }
 
 impl LayerBlob {
+    /// Whether the layer is stored as the plain bytes that its diff ID is of.
+    pub fn is_plain(&self) -> bool {
+        self.descriptor.digest == self.diff_id.0
+    }
+
     pub fn compression(&self) -> Compression {
         media_type::compression(&self.descriptor.media_type).unwrap_or_default()
     }

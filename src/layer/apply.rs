@@ -36,6 +36,13 @@ pub fn apply(
     }
 }
 
+/// As [`apply`], for a layer that is stored plain, and so under its diff ID: whoever opened it compares that already,
+/// and hashing all of it twice would cost as much as writing it.
+pub fn apply_plain(stored: &mut (dyn Read + Send), target: &mut dyn Target, cancel: &Cancel) -> Result<()> {
+    target.start().map_err(|source| Error::Apply { path: Default::default(), source })?;
+    read_members(|| Ok(stored), |_| {}, cancel, &mut |entry, data| apply_entry(target, entry, data))
+}
+
 /// Reads a layer as it is stored, giving each member to `visit`; whiteouts are members like others here.
 pub fn read_layer(
     stored: &mut (dyn Read + Send),
@@ -43,24 +50,33 @@ pub fn read_layer(
     visit: &mut dyn FnMut(&Entry, &mut dyn BufRead) -> anyhow::Result<()>,
 ) -> Result<Applied> {
     let (mut hasher, mut size) = (Hasher::new(), 0);
+    let look = |chunk: &[u8]| {
+        hasher.update(chunk);
+        size += chunk.len() as u64;
+    };
+    read_members(|| decompress(stored), look, cancel, visit)?;
+    Ok(Applied { diff_id: DiffId(hasher.finish()), size })
+}
+
+/// Opens and reads plain bytes on a thread of their own, to their end; `look` sees all of them there.
+fn read_members<R: Read>(
+    open: impl FnOnce() -> std::io::Result<R> + Send,
+    look: impl FnMut(&[u8]) + Send,
+    cancel: &Cancel,
+    visit: &mut dyn FnMut(&Entry, &mut dyn BufRead) -> anyhow::Result<()>,
+) -> Result<()> {
     let read = std::thread::scope(|scope| {
         let (mut plain, producer) = Ahead::new();
-        let (hasher, size) = (&mut hasher, &mut size);
-        let look = move |chunk: &[u8]| {
-            hasher.update(chunk);
-            *size += chunk.len() as u64;
-        };
         std::thread::Builder::new()
             .name("layer".to_owned())
-            .spawn_scoped(scope, move || producer.run(|| decompress(stored), look))
+            .spawn_scoped(scope, move || producer.run(open, look))
             .map_err(Error::Read)?;
         let mut checked = Checked { plain: &mut plain, cancel };
         tar::read_buffered(&mut checked, visit)
     });
     // Whatever a cancelled read failed with, that it was cancelled is what happened.
     cancel.check()?;
-    read?;
-    Ok(Applied { diff_id: DiffId(hasher.finish()), size })
+    read
 }
 
 /// Stops at the next chunk once the work is cancelled.

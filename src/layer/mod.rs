@@ -17,7 +17,7 @@ mod gzip;
 pub mod tar;
 pub mod write;
 
-pub use apply::{Applied, Change, apply, read_layer};
+pub use apply::{Applied, Change, apply, apply_plain, read_layer};
 pub use compress::{Compression, Encoder};
 pub use decompress::{decompress, decompress_ahead, decompress_any};
 pub use dir::{DirOptions, DirTarget, Loss, Lost};

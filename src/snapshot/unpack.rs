@@ -148,8 +148,12 @@ fn apply(snapshots: &Snapshots, layer: &ImageLayer, target: &mut dyn Target, can
     let digest = layer.blob.descriptor.digest;
     let mut stored = snapshots.0.blobs.open(&digest)?;
     let input: &mut (dyn Read + Send) = &mut *stored;
-    match layer::apply(input, Some(&layer.blob.diff_id), target, cancel) {
-        Ok(_) => Ok(stored.finish()?),
+    let applied = match layer.blob.is_plain() {
+        true => layer::apply_plain(input, target, cancel),
+        false => layer::apply(input, Some(&layer.blob.diff_id), target, cancel).map(drop),
+    };
+    match applied {
+        Ok(()) => Ok(stored.finish()?),
         Err(error) => {
             cancel.check()?;
             Err(Error::Layer { digest, cause: error.into() })

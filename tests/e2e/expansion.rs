@@ -9,7 +9,7 @@ use dockless::base::Cancel;
 use dockless::expand::{self, Archive, Artifact, Expanded, Formats};
 use dockless::image::{self, Image};
 use dockless::layer::Compression;
-use dockless::store::{BlobStore, MemoryBlobs};
+use dockless::store::{BlobStore, DiskBlobs, MemoryBlobs};
 use dockless::sys::{Kind, Meta, Mtime};
 
 use crate::fixture::{self, Layer, describe, differences, everything, reference};
@@ -202,6 +202,25 @@ fn artifacts_alone_unpack_nothing_else() {
     let own = nix::unistd::geteuid().as_raw();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), own, "artifacts belong to the caller");
     assert!(!out.join("rootfs").exists() && !out.join("metadata.json").exists());
+}
+
+#[test]
+fn a_plain_layer_whose_bytes_have_changed_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = DiskBlobs::open(dir.path());
+    let image =
+        fixture::image(&blobs, vec![Layer::new(Compression::Uncompressed).file("f", 0o644, "content").store(&blobs)]);
+    let digest = image.layers[0].descriptor.digest;
+    let path = dir.path().join("blobs/sha256").join(digest.hex());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(7).position(|seven| seven == b"content").unwrap();
+    bytes[at] ^= 1;
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let formats = Formats { rootfs: true, ..Formats::default() };
+    let error = expand::expand(&image, &[], &blobs, &formats, &dir.path().join("out"), &Cancel::new()).unwrap_err();
+    assert!(format!("{error:#}").contains(&digest.to_string()), "{error:#}");
+    assert!(!dir.path().join("out/rootfs").exists());
 }
 
 #[test]
