@@ -107,10 +107,11 @@ impl Image {
         self.layers.windows(2).any(|pair| pair[0].compression() != pair[1].compression())
     }
 
-    /// The compression for an archive that everybody can read: what the lowest layer has, gzip where that is zstd.
+    /// The compression for an archive that everybody can read: what the lowest layer has, none where that is zstd, as in
+    /// what `docker save` writes. To gzip it would take many times as long as all else.
     pub fn readable_compression(&self) -> Option<Compression> {
         match self.layers.first()?.compression() {
-            Compression::Zstd => Some(Compression::Gzip),
+            Compression::Zstd => Some(Compression::Uncompressed),
             other => Some(other),
         }
     }

@@ -205,6 +205,26 @@ fn artifacts_alone_unpack_nothing_else() {
 }
 
 #[test]
+fn a_docker_archive_of_zstd_layers_gets_plain_ones_unless_told() {
+    let case = Case::new(|blobs| everything(blobs, Compression::Zstd));
+    let cases = [
+        (Archive::Docker, None, Compression::Uncompressed),
+        (Archive::Docker, Some(Compression::Gzip), Compression::Gzip),
+        (Archive::Oci, None, Compression::Zstd),
+    ];
+    for (number, (form, compression, expected)) in cases.into_iter().enumerate() {
+        let out = number.to_string();
+        case.expand(&Formats { image_tar: Some(form), compression, ..Formats::default() }, &out).unwrap();
+        let opened = image::open(&case.path(&out).join("image.tar"), case.dir.path()).unwrap();
+        let [(image, _)] = &opened.images[..] else { panic!("not one image") };
+        assert_eq!(image.config_digest, case.image.config_digest);
+        for layer in &image.layers {
+            assert_eq!(layer.compression(), expected, "{form:?} {compression:?}");
+        }
+    }
+}
+
+#[test]
 fn a_plain_layer_whose_bytes_have_changed_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = DiskBlobs::open(dir.path());
