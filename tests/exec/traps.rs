@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("a step can debug its own, where it is not traced for its life", debuggers),
     ("trap 23: root reads what nobody may", closed_files),
     ("what moves is found where it is, and nowhere else", moving),
+    ("links lead to the step's own /proc and /dev", links_to_the_kernels),
     ("what cannot be done is refused as the kernel refuses it", refusals),
 ];
 
@@ -190,6 +191,18 @@ fn moving(ground: &Ground) {
     let start = "chmod 1777 /tmp; rm -rf /tmp/m; mkdir /tmp/m && chown app:app /tmp/m && cd /tmp/m";
     assert_eq!(ground.run(&root, &shell(&format!("{start}; {script}"))).success(), expected);
     assert_eq!(ground.run(&root, &shell(&format!("{start}; su app -c '{script}'"))).success(), expected);
+}
+
+/// Met as a log file that is a link to /dev/stdout, and was not there for whoever looked.
+fn links_to_the_kernels(ground: &Ground) {
+    let out = ground.shell(
+        "cd /tmp && ln -s /proc/self/status s && ln -s /dev/null n && ln -s /proc p && ln -s /dev/stdout o && ln -s s s2
+         stat -L -c %F s /tmp/s s2; test -e s && test -e /tmp/s2 && echo there; test -c n && test -c /tmp/n && echo device
+         test -d p/self && test -d /tmp/p/self/task && echo directory; test -e p/nothing || echo nothing; test -L p && echo link
+         head -c 5 s2; echo; echo lost >n; echo kept >o; wc -c <n; test -r /tmp/p/self/environ && echo readable",
+    );
+    let status = "regular empty file\n".repeat(3);
+    assert_eq!(out, format!("{status}there\ndevice\ndirectory\nnothing\nlink\nName:\nkept\n0\nreadable\n"));
 }
 
 fn refusals(ground: &Ground) {

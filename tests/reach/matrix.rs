@@ -20,6 +20,9 @@ const OPEN: &[(&str, &str, &str)] = &[
 const ON_DISK: &str = "/scratch/state";
 const ON_ROOT: &str = "/var/tmp/state";
 
+/// What the corpus is built on; each has a folder of cases.
+const BASES: [&str; 3] = ["busybox", "debian", "node"];
+
 /// One way of building the corpus.
 struct Way<'a> {
     place: &'a Place,
@@ -101,9 +104,8 @@ fn cases(base: &str) -> Vec<String> {
 
 /// What root gets in namespaces, with everything that this machine has.
 fn reference(yard: &Yard, base: &'static str) -> Result<&'static Outcome, String> {
-    static BUSYBOX: OnceLock<Result<Outcome, String>> = OnceLock::new();
-    static DEBIAN: OnceLock<Result<Outcome, String>> = OnceLock::new();
-    let cell = if base == "busybox" { &BUSYBOX } else { &DEBIAN };
+    static MADE: [OnceLock<Result<Outcome, String>>; BASES.len()] = [const { OnceLock::new() }; BASES.len()];
+    let cell = &MADE[BASES.iter().position(|known| *known == base).expect("a base of the corpus")];
     let way = Way { place: place::find("privileged"), asked: "ns", state: ON_DISK };
     let outcome = cell.get_or_init(|| way.build(yard, base)).as_ref().map_err(String::clone)?;
     for (case, picture) in &outcome.cases {
@@ -187,6 +189,12 @@ macro_rules! places {
                 #[ignore = "the long half: make test-reach"]
                 fn whole_systems() {
                     super::check($name, "debian");
+                }
+
+                #[test]
+                #[ignore = "the long half: make test-reach"]
+                fn packages_of_node() {
+                    super::check($name, "node");
                 }
             }
         )*

@@ -78,9 +78,7 @@ impl Named<'_> {
         {
             return Err(self.refuse_program(&host_path(&program)?, &Kind::Narrow));
         }
-        if let (Some(place), Some(text)) = (file.path, text)
-            && !self.names.is_plain(&text)
-        {
+        if let (Some(place), Some(text)) = (file.path, text) {
             let room = text.len();
             let path = self.names.absolute(self.thread(), file.directory, text)?;
             if !self.names.is_found(&path, &program) {

@@ -20,7 +20,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use self::near::Near;
@@ -168,7 +168,9 @@ impl Names {
     /// Whether the kernel, for a step whose root is its own, does with what a call names what it should; `text` is the
     /// path in it.
     pub fn is_native(&self, thread: i32, file: &Where, text: Option<&[u8]>) -> io::Result<bool> {
-        if !text.is_none_or(|text| self.is_plain(text)) {
+        if let Some(text) = text
+            && !(self.is_plain(text) && (text == b"." || self.stays(thread, file, text)?))
+        {
             return Ok(false);
         }
         if !self.has_read_only || text.is_some_and(|text| text.first() == Some(&b'/')) {
@@ -203,6 +205,23 @@ impl Names {
         }
         // Relative to what, is worth a look only if it could matter.
         !climbs && !path::names(text).any(|name| self.is_in_a_target(name))
+    }
+
+    /// Whether no link takes a plain path out of the root: one on the way, or one at its end if that is followed.
+    fn stays(&self, thread: i32, file: &Where, text: &[u8]) -> io::Result<bool> {
+        let Some((head, name)) = near::split(text) else { return Ok(false) };
+        let look = |directory: BorrowedFd<'_>, path: &[u8]| {
+            let stat = rustix::fs::statat(directory, OsStr::from_bytes(path), AtFlags::SYMLINK_NOFOLLOW);
+            // The kernel tells what is wrong with it.
+            stat.map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) != FileType::Symlink)
+        };
+        if head.is_empty() {
+            // Where the caller is, or what it has open, lies in the root.
+            let path = || [descriptor(thread, file.directory).as_bytes(), b"/", name].concat();
+            return Ok(!file.follow || look(CWD, &path()));
+        }
+        let near = self.near(thread, file.directory, text)?;
+        Ok(near.is_some_and(|(directory, _)| !file.follow || look(directory.file.as_fd(), name)))
     }
 
     fn is_in_a_target(&self, name: &[u8]) -> bool {
