@@ -14,7 +14,7 @@ use crate::image::{Descriptor, LayerBlob, media_type};
 
 /// Of a document that is a blob of its own.
 pub const MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
-/// Where an image's config holds one, in base64.
+/// Where an image's config holds records alone, in base64: the layers are the image's, by their place in it.
 pub const INLINE: &str = "moby.buildkit.cache.v0";
 
 /// Layers on one another; overlayfs takes 500, no image has a thousand.
@@ -71,6 +71,25 @@ pub struct Input {
     pub link: usize,
 }
 
+impl Layer {
+    pub fn new(layer: &LayerBlob, parent: i64) -> Self {
+        let annotations = Annotations {
+            media_type: layer.descriptor.media_type.clone(),
+            diff_id: Some(layer.diff_id),
+            size: layer.descriptor.size,
+        };
+        Self { blob: layer.descriptor.digest, parent, annotations: Some(annotations) }
+    }
+}
+
+impl Document {
+    /// The cache inside of an image: its records, over the image's layers, lowest first.
+    pub fn of_image(records: Vec<Record>, layers: impl IntoIterator<Item = LayerBlob>) -> Self {
+        let layers = (-1..).zip(layers).map(|(below, layer)| Layer::new(&layer, below)).collect();
+        Self { layers, records }
+    }
+}
+
 /// A document in the making.
 #[derive(Default)]
 pub struct Writer {
@@ -81,20 +100,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Says that a key leads to a result, known by its identity, of these layers (lowest first). `annotated`: the
-    /// reader has nothing else that describes them.
-    pub fn add(&mut self, key: Digest, identity: Digest, layers: &[LayerBlob], annotated: bool) {
+    /// Says that a key leads to a result, known by its identity, of these layers (lowest first).
+    pub fn add(&mut self, key: Digest, identity: Digest, layers: &[LayerBlob]) {
         let mut below = -1;
         for layer in layers {
             let next = i64::try_from(self.document.layers.len()).unwrap_or(i64::MAX);
             let known = *self.layers.entry((layer.descriptor.digest, below)).or_insert(next);
             if known == next {
-                let annotations = annotated.then(|| Annotations {
-                    media_type: layer.descriptor.media_type.clone(),
-                    diff_id: Some(layer.diff_id),
-                    size: layer.descriptor.size,
-                });
-                self.document.layers.push(Layer { blob: layer.descriptor.digest, parent: below, annotations });
+                self.document.layers.push(Layer::new(layer, below));
             }
             below = known;
         }
@@ -124,13 +137,12 @@ pub struct Known {
 }
 
 impl Known {
-    /// `whole` tells of a layer what the document itself does not say.
-    pub fn new(document: &Document, whole: &dyn Fn(&Digest) -> Option<LayerBlob>) -> Self {
+    pub fn new(document: &Document) -> Self {
         let count = document.layers.len();
         let layers = document.layers.iter().map(|layer| {
             let parent = usize::try_from(layer.parent).ok();
             // A parent that is not there makes a layer of no use, like one that nobody describes.
-            let blob = if parent.is_some_and(|parent| parent >= count) { None } else { described(layer, whole) };
+            let blob = if parent.is_some_and(|parent| parent >= count) { None } else { described(layer) };
             (blob, parent)
         });
         let layers = layers.collect();
@@ -180,13 +192,11 @@ impl Known {
     }
 }
 
-fn described(layer: &Layer, whole: &dyn Fn(&Digest) -> Option<LayerBlob>) -> Option<LayerBlob> {
-    let said = layer.annotations.as_ref().and_then(|annotations| {
-        media_type::compression(&annotations.media_type)?;
-        let descriptor = Descriptor::new(&annotations.media_type, layer.blob, annotations.size);
-        Some(LayerBlob { descriptor, diff_id: annotations.diff_id? })
-    });
-    said.or_else(|| whole(&layer.blob))
+fn described(layer: &Layer) -> Option<LayerBlob> {
+    let annotations = layer.annotations.as_ref()?;
+    media_type::compression(&annotations.media_type)?;
+    let descriptor = Descriptor::new(&annotations.media_type, layer.blob, annotations.size);
+    Some(LayerBlob { descriptor, diff_id: annotations.diff_id? })
 }
 
 #[cfg(test)]
@@ -199,7 +209,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Known {
-        Known::new(&serde_json::from_str(text).unwrap(), &|_| None)
+        Known::new(&serde_json::from_str(text).unwrap())
     }
 
     #[test]
@@ -207,11 +217,11 @@ mod tests {
         let key = |name: &str| Digest::of(name);
         let (a, b, c) = (blob("a"), blob("b"), blob("c"));
         let mut writer = Writer::default();
-        writer.add(key("one"), key("one"), std::slice::from_ref(&a), true);
-        writer.add(key("two by content"), key("two"), &[a.clone(), b.clone()], true);
-        writer.add(key("two"), key("two"), &[a.clone(), b.clone()], true);
-        writer.add(key("other base"), key("other base"), &[c.clone(), b.clone()], true);
-        writer.add(key("empty"), key("empty"), &[], true);
+        writer.add(key("one"), key("one"), std::slice::from_ref(&a));
+        writer.add(key("two by content"), key("two"), &[a.clone(), b.clone()]);
+        writer.add(key("two"), key("two"), &[a.clone(), b.clone()]);
+        writer.add(key("other base"), key("other base"), &[c.clone(), b.clone()]);
+        writer.add(key("empty"), key("empty"), &[]);
         let text = serde_json::to_string(&writer.finish()).unwrap();
         let known = read(&text);
         assert_eq!(known.get(&key("one")), Some((key("one"), vec![a.clone()])));
@@ -222,15 +232,26 @@ mod tests {
         assert_eq!(known.len(), 4);
     }
 
+    /// buildkitd refuses anything but a list of records.
     #[test]
-    fn layers_that_only_an_image_describes() {
+    fn records_in_an_image_mean_its_layers_by_their_place() {
+        let (key, image) = (Digest::of("k"), [blob("a"), blob("b"), blob("b")]);
         let mut writer = Writer::default();
-        writer.add(Digest::of("k"), Digest::of("k"), &[blob("a")], false);
-        let document = writer.finish();
-        assert_eq!(document.layers[0].annotations, None);
-        let known = Known::new(&document, &|digest| (*digest == Digest::of("a")).then(|| blob("a")));
-        assert_eq!(known.get(&Digest::of("k")), Some((Digest::of("k"), vec![blob("a")])));
-        assert_eq!(Known::new(&document, &|_| None).get(&Digest::of("k")), None);
+        writer.add(key, key, &image[..3]);
+        writer.add(Digest::of("below"), Digest::of("below"), &image[..1]);
+        let text = serde_json::to_string(&writer.finish().records).unwrap();
+        let expected = format!(
+            r#"[{{"layers":[{{"layer":2}}],"digest":"{key}"}},{{"layers":[{{"layer":0}}],"digest":"{}"}}]"#,
+            Digest::of("below")
+        );
+        assert_eq!(text, expected);
+        // A push may have compressed what was plain when the image was made.
+        let pushed = ["x", "y", "z"].map(blob);
+        let read = |layers: &[LayerBlob]| {
+            Known::new(&Document::of_image(serde_json::from_str(&text).unwrap(), layers.iter().cloned()))
+        };
+        assert_eq!(read(&pushed).get(&key), Some((key, pushed.to_vec())));
+        assert_eq!(read(&pushed[..2]).get(&key), None, "a layer less than its records say");
     }
 
     #[test]
@@ -272,14 +293,14 @@ mod tests {
             parents in proptest::collection::vec(-2i64..6, 0..6),
             tops in proptest::collection::vec((0usize..7, proptest::option::of(0usize..7)), 0..6),
         ) {
-            let layers = parents.into_iter().map(|parent| Layer { blob: Digest::of("b"), parent, annotations: None });
+            let layers = parents.into_iter().map(|parent| Layer::new(&blob("b"), parent));
             let records = tops.iter().enumerate().map(|(index, (layer, link))| Record {
                 layers: if link.is_some() { Vec::new() } else { vec![CacheResult { layer: *layer }] },
                 digest: Digest::of(index.to_string()),
                 inputs: link.iter().map(|&link| vec![Input { selector: String::new(), link }]).collect(),
             });
             let document = Document { layers: layers.collect(), records: records.collect() };
-            let known = Known::new(&document, &|_| Some(blob("b")));
+            let known = Known::new(&document);
             for index in 0..tops.len() {
                 let found = known.get(&Digest::of(index.to_string()));
                 proptest::prop_assert!(found.is_none_or(|(_, layers)| layers.len() <= document.layers.len()));

@@ -117,7 +117,7 @@ impl StepCache {
                     layers.push(layer.descriptor.clone());
                 }
             }
-            writer.add(key, identity, &own, true);
+            writer.add(key, identity, &own);
         }
         Ok(Content { document: writer.finish(), layers, dialect })
     }
@@ -159,10 +159,11 @@ impl StepCache {
         for (key, identity, id) in self.met() {
             let Some(snapshot) = snapshots.load(&id)? else { continue };
             if result.starts_with(&snapshot) {
-                writer.add(key, identity, &layers[..snapshot.len()], false);
+                // Each is the lower part of the result, so that places in the document are places in the image.
+                writer.add(key, identity, &layers[..snapshot.len()]);
             }
         }
-        Ok(base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(&writer.finish())?))
+        Ok(base64::engine::general_purpose::STANDARD.encode(serde_json::to_vec(&writer.finish().records)?))
     }
 }
 

@@ -7,10 +7,10 @@ use anyhow::{Context, bail};
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::document::{Document, INLINE, Known, MEDIA_TYPE};
+use super::document::{Document, INLINE, Known, MEDIA_TYPE, Record};
 use super::{BucketCache, CachePlace, CacheSource, Pick};
 use crate::base::progress::Step;
-use crate::base::{Cancel, DiffId, Digest, Reference};
+use crate::base::{Cancel, DiffId, Reference};
 use crate::engine::State;
 use crate::image::{self, Descriptor, Index, LayerBlob, Manifest, media_type};
 use crate::store::{self, BlobStore, DiskBlobs};
@@ -82,7 +82,7 @@ impl Imported {
 
 fn of_document(bytes: &[u8]) -> anyhow::Result<Known> {
     let document: Document = serde_json::from_slice(bytes).context("cache config")?;
-    Ok(Known::new(&document, &|_| None))
+    Ok(Known::new(&document))
 }
 
 /// The cache inside of an image; none where it has none.
@@ -90,16 +90,12 @@ fn inline(manifest: &Manifest, config: &[u8]) -> anyhow::Result<Option<Known>> {
     let config: Value = serde_json::from_slice(config).context("image config")?;
     let Some(text) = config[INLINE].as_str() else { return Ok(None) };
     let bytes = base64::engine::general_purpose::STANDARD.decode(text).context(INLINE)?;
-    let document: Document = serde_json::from_slice(&bytes).context(INLINE)?;
+    let records: Vec<Record> = serde_json::from_slice(&bytes).context(INLINE)?;
     let diff_ids: Vec<DiffId> =
         serde_json::from_value(config["rootfs"]["diff_ids"].clone()).context("image config: diff_ids")?;
-    let layers = manifest.layers.iter().zip(diff_ids);
-    let layers: Vec<LayerBlob> =
-        layers.map(|(descriptor, diff_id)| LayerBlob { descriptor: descriptor.clone(), diff_id }).collect();
-    // A push may have compressed what was plain when the image was made.
-    let whole =
-        |digest: &Digest| layers.iter().find(|l| l.descriptor.digest == *digest || l.diff_id.0 == *digest).cloned();
-    Ok(Some(Known::new(&document, &whole)))
+    let layers = manifest.layers.iter().cloned().zip(diff_ids);
+    let layers = layers.map(|(descriptor, diff_id)| LayerBlob { descriptor, diff_id });
+    Ok(Some(Known::new(&Document::of_image(records, layers))))
 }
 
 /// The manifest of a layout that is meant.
