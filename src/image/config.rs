@@ -21,7 +21,7 @@ pub struct ImageConfig {
     pub config: RunConfig,
     #[serde(default)]
     pub rootfs: RootFsConfig,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub history: Vec<History>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -108,7 +108,7 @@ pub struct History {
 }
 
 /// Go writes an absent map or list as `null`.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::config::null_is_default;
 use super::{Descriptor, media_type};
 use crate::base::Platform;
 
@@ -16,7 +17,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
     pub config: Descriptor,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -31,7 +32,7 @@ pub struct Index {
     pub schema_version: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -125,6 +126,21 @@ mod tests {
         assert_eq!(index.sole(), None);
         let lone = Index::new(vec![entry(Some(("unknown", "unknown", ""))), entry(None)]);
         assert_eq!((lone.choose(&amd64), lone.sole()), (None, Some(&lone.manifests[1])));
+    }
+
+    /// buildkitd's exporter writes the manifest of an empty image so.
+    #[test]
+    fn no_layers_are_an_empty_list_or_null() {
+        let config = r#""config":{"mediaType":"c","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
+        for layers in ["", r#","layers":[]"#, r#","layers":null"#] {
+            let manifest: Manifest =
+                serde_json::from_str(&format!(r#"{{"schemaVersion":2,{config}{layers}}}"#)).unwrap();
+            assert_eq!(manifest.layers, [], "{layers}");
+        }
+        assert_eq!(serde_json::from_str::<Index>(r#"{"schemaVersion":2,"manifests":null}"#).unwrap().manifests, []);
+        let config =
+            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null},"history":null}"#;
+        assert_eq!(serde_json::from_str::<crate::image::ImageConfig>(config).unwrap().history, []);
     }
 
     #[test]
