@@ -6,6 +6,7 @@ use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use crate::engine::remote::reach;
 use crate::engine::{StepFailed, containers};
 use crate::ops::ForeignPlatform;
 use crate::{exec, frontend, image, registry, remote, store, task};
@@ -141,9 +142,14 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             exec::Error::Cancelled(_) => None,
         };
     }
-    if let Some(remote::Error::Connect { .. } | remote::Error::Protocol { .. }) = cause.downcast_ref() {
-        let hint = "is it running, and may this user reach it? --engine=local builds without it";
-        return Some((Exit::Failure, Some(hint.to_owned())));
+    if let Some(remote::Error::Connect { address, .. } | remote::Error::Protocol { address, .. }) = cause.downcast_ref()
+    {
+        let tls = match address {
+            remote::Address::Tcp { .. } => format!(" does it want TLS, and to see a certificate ({})?", reach::TLS),
+            remote::Address::Unix(_) | remote::Address::Docker(_) => String::new(),
+        };
+        let hint = format!("is it running, and may this user reach it?{tls} --engine=local builds without it");
+        return Some((Exit::Failure, Some(hint)));
     }
     if cause.is::<remote::InvalidAddress>() {
         return Some((Exit::Usage, None));

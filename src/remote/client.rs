@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
@@ -9,11 +10,13 @@ use tokio::runtime::Runtime;
 use tonic::{Request, Status};
 
 use super::grpc::Channel;
-use super::{Address, Error, Reach, Result, connect, status};
+use super::{Address, Error, Reach, Result, Said, connect, status};
 use crate::base::{Cancel, cancel::Cancelled};
 
 /// How soon a cancelled request is noticed. The other side is told by the end of the call.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+const LIST_WORKERS: &str = "/moby.buildkit.v1.Control/ListWorkers";
 
 /// An engine that answers. Its threads live as long as this.
 pub struct Client {
@@ -29,9 +32,18 @@ pub struct Worker {
     pub platforms: Vec<String>,
     pub labels: BTreeMap<String, String>,
     /// Of BuildKit; none where it is from before 2023, which does not say.
-    pub version: Option<String>,
+    pub version: Option<Version>,
     /// What it may keep, and for how long.
     pub rules: Vec<Rule>,
+}
+
+/// What an engine is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// `github.com/moby/buildkit`
+    pub package: String,
+    pub version: String,
+    pub revision: String,
 }
 
 /// A rule by which an engine throws away what it keeps; 0 for no limit.
@@ -86,9 +98,14 @@ impl Client {
             .map_err(|source| Error::Io { what: "start a thread".to_owned(), source })?;
         let opening = async {
             let io = connect::connect(address, reach).await?;
-            Channel::open(io)
+            let channel = Channel::open(io)
                 .await
-                .map_err(|error| Error::Connect { address: address.clone(), source: std::io::Error::other(error) })
+                .map_err(|error| Error::Connect { address: address.clone(), source: io::Error::other(error) })?;
+            // At a port anything may listen; and TLS tells a client only now that its certificate is not believed.
+            if let Address::Tcp { .. } = address {
+                greet(&channel, address, reach).await?;
+            }
+            Ok(channel)
         };
         let channel = runtime.block_on(until(cancel, opening))?;
         Ok(Self { address: address.clone(), channel, runtime })
@@ -101,7 +118,7 @@ impl Client {
     /// Those that pass one of the filters, which are containerd's; all where there is none.
     pub fn workers(&self, filters: &[String], cancel: &Cancel) -> Result<Vec<Worker>> {
         let question = Request::new(proto::ListWorkersRequest { filter: filters.to_vec() });
-        let call = self.channel.unary("/moby.buildkit.v1.Control/ListWorkers", question);
+        let call = self.channel.unary(LIST_WORKERS, question);
         let answer: proto::ListWorkersResponse = self.wait("list the workers", cancel, call)?;
         Ok(answer.record.into_iter().map(worker).collect())
     }
@@ -150,12 +167,34 @@ impl Client {
         cancel: &Cancel,
         call: impl Future<Output = std::result::Result<T, Status>>,
     ) -> Result<T> {
-        let call = async { call.await.map_err(|status| self.failed(what, status)) };
+        let call = async {
+            match call.await {
+                Ok(answer) => Ok(answer),
+                Err(status) => Err(self.failed(what, status).await),
+            }
+        };
         self.runtime.block_on(until(cancel, call))
     }
 
-    pub(super) fn failed(&self, what: &'static str, status: Status) -> Error {
-        Error::Call { what, address: self.address.clone(), status: status.into() }
+    pub(super) async fn failed(&self, what: &'static str, status: Status) -> Error {
+        let broken_by = self.channel.broken_by(&status).await;
+        Error::Call { what, address: self.address.clone(), status: Said { status: Box::new(status), broken_by } }
+    }
+}
+
+/// Makes sure that it is an engine that listens, by a question that every engine answers.
+async fn greet(channel: &Channel, address: &Address, reach: &Reach) -> Result<()> {
+    let failed = |source| Error::Connect { address: address.clone(), source };
+    let question = Request::new(proto::ListWorkersRequest::default());
+    let answer = channel.unary::<_, proto::ListWorkersResponse>(LIST_WORKERS, question);
+    let status = match tokio::time::timeout(reach.patience.unwrap_or(connect::PATIENCE), answer).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(status)) => status,
+        Err(_) => return Err(failed(io::Error::new(io::ErrorKind::TimedOut, "no answer"))),
+    };
+    match channel.broken_by(&status).await {
+        Some(why) => Err(failed(io::Error::other(why))),
+        None => Err(Error::Protocol { address: address.clone(), answer: status.message().to_owned() }),
     }
 }
 
@@ -166,7 +205,11 @@ fn worker(record: proto::types::WorkerRecord) -> Worker {
         id: record.id,
         platforms: record.platforms.iter().map(platform).collect(),
         labels: record.labels.into_iter().collect(),
-        version: record.buildkit_version.map(|version| version.version).filter(|version| !version.is_empty()),
+        version: record.buildkit_version.filter(|version| !version.version.is_empty()).map(|version| Version {
+            package: version.package,
+            version: version.version,
+            revision: version.revision,
+        }),
         rules: record.gc_policy.into_iter().map(rule).collect(),
     }
 }

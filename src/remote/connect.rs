@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::{Address, Error, Result, Tls};
 
 /// An engine that does not even accept within this time is away, unless somebody says another.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A socket is asked whether the other side is still there once it was silent for this long: a step may be quiet for
 /// hours, and a machine that lost its power says nothing either.

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -14,7 +15,7 @@ use hyper::server::conn::http2 as server;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -29,9 +30,16 @@ const WINDOW: u32 = 1 << 20;
 /// How many messages wait for a slow reader.
 const QUEUE: usize = 32;
 
+/// A call that broke with its connection waits so long for what broke it.
+const END: Duration = Duration::from_secs(1);
+
 /// A connection to a gRPC server. Cheap to clone.
 #[derive(Clone)]
-pub struct Channel(tonic::client::Grpc<Sender>);
+pub struct Channel {
+    grpc: tonic::client::Grpc<Sender>,
+    /// What ended the connection, once it is over.
+    end: watch::Receiver<Option<String>>,
+}
 
 #[derive(Clone)]
 struct Sender(client::SendRequest<Body>);
@@ -57,20 +65,31 @@ impl Channel {
             .initial_connection_window_size(WINDOW)
             .handshake(TokioIo::new(io))
             .await?;
+        let (told, end) = watch::channel(None);
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // Whoever waits for an answer is told by its own call.
-                tracing::debug!(%error, "a connection to an engine ended");
-            }
+            let why = match connection.await {
+                Ok(()) => "it hung up".to_owned(),
+                Err(error) => innermost(&error).to_string(),
+            };
+            told.send_replace(Some(why));
         });
         let origin = http::Uri::from_static("http://buildkit");
         let grpc = tonic::client::Grpc::with_origin(Sender(sender), origin);
-        Ok(Self(grpc.max_decoding_message_size(MAX_MESSAGE)))
+        Ok(Self { grpc: grpc.max_decoding_message_size(MAX_MESSAGE), end })
+    }
+
+    /// What broke the connection, where a call failed because of that: the call itself knows only that it did.
+    pub async fn broken_by(&self, status: &Status) -> Option<String> {
+        // A status that came from the other side has no cause here.
+        std::error::Error::source(status)?;
+        let mut end = self.end.clone();
+        let ended = tokio::time::timeout(END, end.wait_for(Option::is_some)).await;
+        ended.ok()?.ok()?.clone()
     }
 
     async fn ready(&self) -> Result<tonic::client::Grpc<Sender>, Status> {
-        let mut grpc = self.0.clone();
-        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut grpc = self.grpc.clone();
+        grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc)
     }
 
@@ -109,6 +128,15 @@ impl Channel {
         let codec = ProstCodec::<Q, A>::new();
         Ok(self.ready().await?.streaming(questions.map(received), path, codec).await?.into_inner())
     }
+}
+
+/// The cause of all: what is around it tells of our own layers.
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error
 }
 
 fn received<T: Send>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> + Send {

@@ -19,7 +19,7 @@ pub(crate) mod tests;
 mod tls;
 
 pub use address::{Address, InvalidAddress};
-pub use client::{Client, Disk, Keep, Rule, Worker};
+pub use client::{Client, Disk, Keep, Rule, Version, Worker};
 pub use connect::Reach;
 pub use solve::{CacheEntry, Caches, Shared, Solve, Work};
 pub use stores::{Store, Stores};
@@ -57,29 +57,28 @@ impl Error {
     }
 }
 
-/// What a server said of a call: its words, and the code only where there are none.
+/// What a server said of a call: its words, and the code only where there are none; or what broke the connection
+/// before it said anything.
 #[derive(Debug)]
-pub struct Said(Box<tonic::Status>);
+pub struct Said {
+    status: Box<tonic::Status>,
+    broken_by: Option<String>,
+}
 
 impl Said {
     /// No server said it, and the connection broke; or one says that it ends: it cancels what we did not cancel.
     fn is_lost(&self) -> bool {
-        std::error::Error::source(&*self.0).is_some()
-            || matches!(self.0.code(), tonic::Code::Unavailable | tonic::Code::Cancelled)
+        std::error::Error::source(&*self.status).is_some()
+            || matches!(self.status.code(), tonic::Code::Unavailable | tonic::Code::Cancelled)
     }
 }
 
 impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.message() {
-            "" => write!(f, "{}", self.0.code().description()),
-            words => f.write_str(words),
+        match (&self.broken_by, self.status.message()) {
+            (Some(why), _) => write!(f, "the connection broke: {why}"),
+            (None, "") => write!(f, "{}", self.status.code().description()),
+            (None, words) => f.write_str(words),
         }
-    }
-}
-
-impl From<tonic::Status> for Said {
-    fn from(status: tonic::Status) -> Self {
-        Self(Box::new(status))
     }
 }

@@ -155,7 +155,10 @@ impl Client {
         let (ours, theirs) = tokio::io::duplex(SESSION_BUFFER);
         let (sender, receiver) = mpsc::channel(1);
         let call = self.channel.both("/moby.buildkit.v1.Control/Session", headed(receiver, id, &session)?);
-        let incoming = call.await.map_err(|status| self.failed("open a session", status))?;
+        let incoming = match call.await {
+            Ok(incoming) => incoming,
+            Err(status) => return Err(self.failed("open a session", status).await),
+        };
         let carried =
             grpc::carry::<proto::BytesMessage>(ours, incoming, sender, |m| m.data, |data| proto::BytesMessage { data });
         // Both end with the session's stream, and that with this function at the latest.
@@ -206,10 +209,13 @@ impl Client {
             tracing::debug!("the last events of the build did not come");
         }
         drop((carrying, serving));
-        let solved = solved.map_err(|status| self.failed("build", status))?;
+        let solved = match solved {
+            Ok(solved) => solved,
+            Err(status) => return Err(self.failed("build", status).await),
+        };
         if expected && !keeper.received() {
             let status = Status::data_loss("the build was done, and its image did not arrive");
-            return Err(self.failed("build", status));
+            return Err(self.failed("build", status).await);
         }
         Ok(solved.exporter_response)
     }

@@ -312,6 +312,8 @@ fn workers_are_listed() {
     let client = connect(&peer.address, &Cancel::new()).unwrap();
     let workers = client.workers(&[], &Cancel::new()).unwrap();
     assert_eq!(workers.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["w1"]);
+    let version = workers[0].version.clone().unwrap();
+    assert_eq!([version.package, version.version, version.revision], ["peer.example/kit", "v9", "abc"]);
     let error = client.disk_usage(&[], &Cancel::new()).unwrap_err().to_string();
     assert!(error.starts_with("ask what takes up space at unix://"), "{error}");
 }

@@ -132,7 +132,16 @@ async fn control(
         }
         "/moby.buildkit.v1.Control/ListWorkers" => {
             grpc::one(call, |_: Request<proto::ListWorkersRequest>| async {
-                let record = proto::types::WorkerRecord { id: "w1".to_owned(), ..Default::default() };
+                let version = proto::types::BuildkitVersion {
+                    package: "peer.example/kit".to_owned(),
+                    version: "v9".to_owned(),
+                    revision: "abc".to_owned(),
+                };
+                let record = proto::types::WorkerRecord {
+                    id: "w1".to_owned(),
+                    buildkit_version: Some(version),
+                    ..Default::default()
+                };
                 Ok(proto::ListWorkersResponse { record: vec![record] })
             })
             .await

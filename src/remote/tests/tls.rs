@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Request;
 
 use crate::base::Cancel;
-use crate::remote::{Address, Client, Reach, Tls, grpc};
+use crate::remote::{Address, Client, Error, Reach, Tls, grpc};
 
 fn openssl(dir: &Path, words: &str) {
     let output = Command::new("openssl").args(words.split(' ')).current_dir(dir).output().unwrap();
@@ -94,7 +94,13 @@ fn both_sides_show_a_certificate() {
     let known = folder(&[("ca.pem", "ca.pem"), ("cert.pem", "client.pem"), ("key.pem", "client.key")]);
     assert_eq!(workers(known.path()).unwrap().len(), 1);
     let unknown = folder(&[("ca.pem", "ca.pem")]);
-    workers(unknown.path()).unwrap_err();
+    // TLS 1.3 refuses a client only after the client was told that all is well.
+    let error = workers(unknown.path()).unwrap_err();
+    assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+    assert_eq!(error.to_string(), format!("reach the engine at {address}: received fatal alert: CertificateRequired"));
+    let cancel = Cancel::new();
+    let plain = Client::connect(&address, &Reach::default(), &cancel).map(|_| ()).unwrap_err();
+    assert!(matches!(plain, Error::Connect { .. }), "{plain:?}");
     let distrustful = folder(&[("ca.pem", "client.pem"), ("cert.pem", "client.pem"), ("key.pem", "client.key")]);
     let error = workers(distrustful.path()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("reach the engine at {address}: invalid peer certificate")), "{error}");

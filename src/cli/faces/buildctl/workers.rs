@@ -14,7 +14,7 @@ use crate::cli::table::Table;
 use crate::cli::verbs::version::VERSION;
 use crate::engine::Place;
 use crate::engine::remote::reach;
-use crate::remote::{Rule, Worker};
+use crate::remote::{Rule, Version, Worker};
 
 /// List who builds: this process, or the workers of an engine elsewhere.
 #[derive(Debug, Clone, clap::Args)]
@@ -63,15 +63,16 @@ fn here() -> Worker {
         id: "dockless".to_owned(),
         platforms: vec![Platform::host().to_string()],
         labels: Default::default(),
-        version: Some(format!("dockless {VERSION}")),
+        version: Some(Version { package: "dockless".to_owned(), version: VERSION.to_owned(), revision: String::new() }),
         rules: Vec::new(),
     }
 }
 
 fn told(worker: &Worker) -> String {
     let mut text = format!("{:<13}{}\n{:<13}{}\n", "ID:", worker.id, "Platforms:", worker.platforms.join(","));
-    if let Some(version) = &worker.version {
-        let _ = writeln!(text, "{:<13}{version}", "BuildKit:");
+    if let Some(Version { package, version, revision }) = &worker.version {
+        let said = format!("{package} {version} {revision}");
+        let _ = writeln!(text, "{:<13}{}", "BuildKit:", said.trim());
     }
     text.push_str("Labels:\n");
     for (name, value) in &worker.labels {
@@ -117,6 +118,8 @@ fn fields(worker: &Worker) -> Value {
         "Labels": worker.labels,
         "Platforms": worker.platforms.iter().map(platform).collect::<Vec<_>>(),
         "GCPolicy": worker.rules.iter().map(rule).collect::<Vec<_>>(),
-        "BuildkitVersion": {"version": worker.version.clone().unwrap_or_default()},
+        "BuildkitVersion": worker.version.as_ref().map(|Version { package, version, revision }| {
+            json!({"package": package, "version": version, "revision": revision})
+        }),
     })
 }
