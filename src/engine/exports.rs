@@ -26,6 +26,8 @@ pub struct Built<'a> {
     pub epoch: Epoch,
     /// What its image is to carry of the step cache.
     pub inline: Option<Inline>,
+    /// Its layers come as an engine elsewhere stored them.
+    pub elsewhere: bool,
     pub progress: &'a Progress,
     pub cancel: &'a Cancel,
 }
@@ -152,7 +154,10 @@ impl Built<'_> {
     pub fn image(&self, options: &LayerOptions) -> anyhow::Result<Image> {
         let snapshots = self.state.snapshots()?;
         let snapshot = self.snapshot()?;
-        let layers = export::layers(snapshots, &snapshot, options, &self.epoch, self.cancel)?;
+        let mut layers = export::layers(snapshots, &snapshot, options, &self.epoch, self.cancel)?;
+        if self.elsewhere {
+            self.store_as_asked(&mut layers, &snapshot, options)?;
+        }
         let mut config = match &self.config {
             Some(config) => config.clone(),
             None => export::default_config(crate::base::Platform::host()),
@@ -168,6 +173,27 @@ impl Built<'_> {
         }
         let blobs = self.state.blobs()?;
         export::image(layers, &config, self.base.as_ref(), options, &self.epoch, blobs.as_ref())
+    }
+
+    /// What is asked of new layers holds for those that an engine elsewhere made, too. The base's stay as they are, but
+    /// for plain ones: a Docker daemon hands out all layers plain, however they were stored.
+    fn store_as_asked(
+        &self,
+        layers: &mut [export::Layer],
+        snapshot: &Snapshot,
+        options: &LayerOptions,
+    ) -> anyhow::Result<()> {
+        if options.compression.is_none() {
+            return Ok(());
+        }
+        let spec = LayerOptions { force: true, ..options.clone() }.spec(&self.epoch);
+        let base = self.base.as_ref().map(|base| base.rootfs.diff_ids.as_slice()).unwrap_or_default();
+        for (index, layer) in layers.iter_mut().enumerate() {
+            if layer.blob.compression() == Compression::Uncompressed || !base.contains(&layer.blob.diff_id) {
+                layer.blob = self.state.snapshots()?.layer_blob(snapshot, index, &spec, self.cancel)?;
+            }
+        }
+        Ok(())
     }
 
     /// Times that were clamped are not those on disk.

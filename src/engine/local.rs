@@ -48,6 +48,8 @@ pub(super) struct Solved {
     pub result: Ref,
     pub config: Option<ImageConfig>,
     pub inline: Option<Inline>,
+    /// Its layers were made and stored by an engine elsewhere.
+    pub elsewhere: bool,
 }
 
 /// Where the jobs of a build are solved.
@@ -209,6 +211,7 @@ impl LocalEngine {
                 base,
                 epoch,
                 inline: solved.inline,
+                elsewhere: solved.elsewhere,
                 progress: &request.progress,
                 cancel: &request.cancel,
             });
@@ -303,7 +306,7 @@ impl Site for Here<'_> {
         let definition = llb::Graph::decode(definition)?;
         let result = self.engine.solve_graph(resources, &definition, self.request, steps)?;
         let inline = caches.is_inline().then(|| Inline::Of(Arc::clone(steps)));
-        Ok(Solved { result, config: job.config, inline })
+        Ok(Solved { result, config: job.config, inline, elsewhere: false })
     }
 }
 

@@ -43,6 +43,7 @@ fn dockerd_builds_what_the_local_engine_builds() {
     a_definition_is_solved(&place, &engine);
     an_old_engine_refuses_what_it_does_not_know(&place, &engine);
     its_own_frontend_reads_a_dockerfile(&place, &engine, &dockerd);
+    layers_are_stored_as_is_asked(&place, &engine);
     caches_are_read_and_written_there(&place, &engine, &dockerd);
     the_engine_is_looked_at(&place, &engine);
 }
@@ -68,6 +69,28 @@ fn what_is_built_there_can_be_built_on(place: &Place, engine: &str) {
     let on = ["build", "--network=host", "--secret", "id=s,src=secret", "-t", "on:1", "on"];
     ended(dockless(place, engine).args(on)).ok();
     assert_eq!(place.dockless("run --rm on:1 cat /told").ok(), "hush");
+}
+
+/// How the layers of an image in a layout are stored.
+pub fn stored(layout: &Path) -> Vec<String> {
+    let json = |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let digest = json(&layout.join("index.json"))["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+    let layers = json(&layout.join("blobs").join(digest))["layers"].as_array().unwrap().clone();
+    layers
+        .iter()
+        .map(|layer| layer["mediaType"].as_str().unwrap().replace("application/vnd.oci.image.layer.v1.", ""))
+        .collect()
+}
+
+/// A Docker daemon hands out all layers plain, and a registry was once given them so.
+pub fn layers_are_stored_as_is_asked(place: &Place, engine: &str) {
+    place.write("asked/Dockerfile", &format!("FROM {BUSYBOX}\nCOPY Dockerfile /\n"));
+    for (options, form) in [("", "tar+gzip"), (",compression=zstd", "tar+zstd"), (",compression=uncompressed", "tar")] {
+        let output = format!("type=oci,dest=layout,tar=false{options}");
+        ended(dockless(place, engine).args(["build", "--network=host", "-o", &output, "asked"])).ok();
+        assert_eq!(stored(&place.at("layout")), [form, form], "{options}");
+        fs::remove_dir_all(place.at("layout")).unwrap();
+    }
 }
 
 /// An image that only this store has becomes one of dockerd's own.

@@ -54,7 +54,7 @@ impl RemoteEngine {
                 let graph = llb::Graph::decode(&definition)?;
                 if graph.head().is_none() {
                     let result = Ref::Snapshot(Snapshot::scratch());
-                    return Ok(Solved { result, config: job.config, inline: None });
+                    return Ok(Solved { result, config: job.config, inline: None, elsewhere: true });
                 }
                 let sent = self.send(client, &graph, request, &mut offered)?;
                 if sent.is_empty() {
@@ -99,7 +99,8 @@ impl RemoteEngine {
         let said = solved.map_err(|error| watch.explain(error, &graph))?;
         caches.name(&said, &request.cancel)?;
         if request.exports.is_empty() {
-            return Ok(Solved { result: Ref::Snapshot(Snapshot::scratch()), config: job.config, inline: None });
+            let result = Ref::Snapshot(Snapshot::scratch());
+            return Ok(Solved { result, config: job.config, inline: None, elsewhere: true });
         }
         let mut image = self.arrived(&archive, tmp.path())?;
         let inline = image.config.extra.remove(INLINE).map(Inline::Made);
@@ -111,7 +112,8 @@ impl RemoteEngine {
             // As the frontend made it.
             (None, Work::Frontend { .. }) => image.config,
         };
-        Ok(Solved { result: Ref::Snapshot(Snapshot::image(&image.layers)), config: Some(config), inline })
+        let result = Ref::Snapshot(Snapshot::image(&image.layers));
+        Ok(Solved { result, config: Some(config), inline, elsewhere: true })
     }
 
     /// What the session serves of blobs: images that are sent along, layouts that are named, caches in folders.
