@@ -10,7 +10,7 @@ use super::exports::{Built, Inline};
 use super::foreign::{self, FrontendPlan, Reader};
 use super::platforms::{Family, OnePlatform};
 use super::resolve::Resolver;
-use super::shared::{CachePlace, CacheTarget, SharedCaches, StepCache};
+use super::shared::{SharedCaches, StepCache};
 use super::{BuiltImage, DockerfilePlan, Engine, Given, Plan, SolveOutcome, SolveRequest, State, dockerfile, failure};
 use crate::base::{Epoch, Platform};
 use crate::frontend::{self, Answer, Question};
@@ -34,6 +34,7 @@ pub(super) struct Job {
     epoch: Epoch,
 }
 
+#[derive(Clone)]
 pub(super) enum Work {
     Definition(pb::Definition),
     /// A frontend of the engine's makes the definition, and the config with it.
@@ -60,14 +61,15 @@ pub(super) trait Site {
     /// Of the caches that are asked for, those that are read and written by this process.
     fn caches(&self, asked: &SharedCaches) -> SharedCaches;
 
-    /// `caches` are those that were asked for, `steps` what this process knows of its own.
+    /// Solves jobs, one for each platform. `caches` are those that were asked for, `steps` what this process knows of its
+    /// own.
     fn solve(
         &self,
         resources: &Arc<Request>,
-        job: Job,
+        jobs: Vec<Job>,
         caches: &SharedCaches,
         steps: &Arc<StepCache>,
-    ) -> anyhow::Result<Solved>;
+    ) -> anyhow::Result<Vec<Solved>>;
 }
 
 impl LocalEngine {
@@ -192,30 +194,22 @@ impl LocalEngine {
     ) -> anyhow::Result<SolveOutcome> {
         let resources = Arc::new(resources);
         let ours = site.caches(caches);
-        let theirs = |target: &&CacheTarget| target.place != CachePlace::Inline && !ours.to.contains(target);
-        if jobs.len() > 1 && caches.to.iter().any(|target| theirs(&target)) {
-            bail!(
-                "--cache-to for several platforms: an engine elsewhere builds them one by one, and each would replace the cache of the one before; inline caches have room for all"
-            );
-        }
         let steps = Arc::new(StepCache::new(&self.state, &ours, &request.progress, &request.cancel)?);
-        let mut results = Vec::with_capacity(jobs.len());
-        for mut job in jobs {
-            let (base, epoch) = (job.base.take(), job.epoch);
-            let solved = site.solve(&resources, job, caches, &steps)?;
-            results.push(Built {
-                state: &self.state,
-                request: &resources,
-                result: solved.result,
-                config: solved.config,
-                base,
-                epoch,
-                inline: solved.inline,
-                elsewhere: solved.elsewhere,
-                progress: &request.progress,
-                cancel: &request.cancel,
-            });
-        }
+        let planned: Vec<_> = jobs.iter().map(|job| (job.base.clone(), job.epoch)).collect();
+        let solved = site.solve(&resources, jobs, caches, &steps)?;
+        let results = planned.into_iter().zip(solved).map(|((base, epoch), solved)| Built {
+            state: &self.state,
+            request: &resources,
+            result: solved.result,
+            config: solved.config,
+            base,
+            epoch,
+            inline: solved.inline,
+            elsewhere: solved.elsewhere,
+            progress: &request.progress,
+            cancel: &request.cancel,
+        });
+        let results: Vec<_> = results.collect();
         let snapshots = match ours.to.is_empty() {
             true => Vec::new(),
             false => results.iter().map(Built::snapshot).collect::<anyhow::Result<_>>()?,
@@ -298,15 +292,18 @@ impl Site for Here<'_> {
     fn solve(
         &self,
         resources: &Arc<Request>,
-        job: Job,
+        jobs: Vec<Job>,
         caches: &SharedCaches,
         steps: &Arc<StepCache>,
-    ) -> anyhow::Result<Solved> {
-        let Work::Definition(definition) = &job.work else { bail!("no frontend can be run here") };
-        let definition = llb::Graph::decode(definition)?;
-        let result = self.engine.solve_graph(resources, &definition, self.request, steps)?;
-        let inline = caches.is_inline().then(|| Inline::Of(Arc::clone(steps)));
-        Ok(Solved { result, config: job.config, inline, elsewhere: false })
+    ) -> anyhow::Result<Vec<Solved>> {
+        let solve = |job: Job| {
+            let Work::Definition(definition) = &job.work else { bail!("no frontend can be run here") };
+            let definition = llb::Graph::decode(definition)?;
+            let result = self.engine.solve_graph(resources, &definition, self.request, steps)?;
+            let inline = caches.is_inline().then(|| Inline::Of(Arc::clone(steps)));
+            Ok(Solved { result, config: job.config, inline, elsewhere: false })
+        };
+        jobs.into_iter().map(solve).collect()
     }
 }
 

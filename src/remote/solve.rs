@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend as gateway;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
@@ -16,7 +18,7 @@ use super::client::{Client, attributes, until};
 use super::session::Session;
 use super::stores::{self, Stores};
 use super::{Address, Result, docker, grpc, status};
-use crate::base::{Cancel, Digest, Progress, Secret};
+use crate::base::{Cancel, Digest, Platform, Progress, Secret};
 use crate::llb::pb;
 use crate::registry::Registry;
 
@@ -51,6 +53,26 @@ pub enum Work<'a> {
     Definition(&'a pb::Definition),
     /// A frontend of the engine's, which makes the definition itself.
     Frontend { name: &'a str, options: &'a BTreeMap<String, String> },
+    /// Results for several platforms in one build, as only a frontend has them: we are that, through the gateway.
+    Several(Vec<(Platform, Work<'a>)>),
+}
+
+impl Work<'_> {
+    /// The words of a request: a definition, or a frontend and its options. Neither where we are the frontend.
+    fn words(&self) -> (Option<pb::Definition>, String, HashMap<String, String>) {
+        match self {
+            Self::Definition(definition) => (Some((*definition).clone()), String::new(), HashMap::new()),
+            Self::Frontend { name, options } => (None, (*name).to_owned(), (*options).clone().into_iter().collect()),
+            Self::Several(_) => (None, String::new(), HashMap::new()),
+        }
+    }
+
+    fn results(&self) -> &[(Platform, Self)] {
+        match self {
+            Self::Several(results) => results,
+            Self::Definition(_) | Self::Frontend { .. } => &[],
+        }
+    }
 }
 
 /// Caches that the engine reads and writes itself, or through the session's stores.
@@ -73,6 +95,12 @@ const NOWHERE: &str = "dockless.invalid";
 
 /// The store of the images that are offered. A frontend takes the name of an image in a layout for that of its store.
 const SENT: &str = "dockless.invalid/sent";
+
+/// The header that says for which build a frontend speaks.
+const BUILD: &str = "buildkit-controlapi-buildid";
+
+/// Where a frontend says which platforms its results are for.
+const PLATFORMS: &str = "refs.platforms";
 
 /// The last events of a build that is over arrive within this.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -174,14 +202,11 @@ impl Client {
             "" => Vec::new(),
             kind => vec![proto::Exporter { r#type: kind.to_owned(), attrs: attrs.clone() }],
         };
-        let (definition, frontend, options) = match solve.work {
-            Work::Definition(definition) => (Some(definition.clone()), "", HashMap::new()),
-            Work::Frontend { name, options } => (None, name, options.clone().into_iter().collect()),
-        };
+        let (definition, frontend, options) = solve.work.words();
         let question = proto::SolveRequest {
             r#ref: id.to_owned(),
             definition,
-            frontend: frontend.to_owned(),
+            frontend,
             frontend_attrs: options,
             cache: Some(solve.caches.into()),
             session: id.to_owned(),
@@ -196,12 +221,19 @@ impl Client {
             self.channel.unary::<_, proto::SolveResponse>("/moby.buildkit.v1.Control/Solve", Request::new(question));
         let heard = Cell::new(false);
         let watching = self.watch(id, solve.progress, &heard);
-        tokio::pin!(solving, watching);
-        let mut watched = false;
+        let results = solve.work.results();
+        let giving = self.give(id, results);
+        tokio::pin!(solving, watching, giving);
+        let (mut watched, mut given) = (false, results.is_empty());
         let solved = loop {
             tokio::select! {
                 solved = &mut solving => break solved,
                 () = &mut watching, if !watched => watched = true,
+                result = &mut giving, if !given => match result {
+                    Ok(()) => given = true,
+                    // The engine would wait for us.
+                    Err(status) => break Err(status),
+                },
             }
         };
         let patience = if solved.is_err() && !heard.get() { FIRST_EVENT } else { LAST_EVENTS };
@@ -218,6 +250,42 @@ impl Client {
             return Err(self.failed("build", status).await);
         }
         Ok(solved.exporter_response)
+    }
+
+    /// As the frontend of a build: has each result made, and hands all of them over.
+    async fn give(&self, id: &str, results: &[(Platform, Work<'_>)]) -> std::result::Result<(), Status> {
+        let of_build = |metadata: &mut tonic::metadata::MetadataMap| {
+            if let Ok(id) = MetadataValue::try_from(id) {
+                metadata.insert(BUILD, id);
+            }
+        };
+        let mut refs = HashMap::new();
+        for (platform, work) in results {
+            let (definition, frontend, frontend_opt) = work.words();
+            let mut question = Request::new(gateway::SolveRequest {
+                definition,
+                frontend,
+                frontend_opt,
+                allow_result_return: true,
+                allow_result_array_ref: true,
+                ..gateway::SolveRequest::default()
+            });
+            of_build(question.metadata_mut());
+            let path = "/moby.buildkit.v1.frontend.LLBBridge/Solve";
+            let answer: gateway::SolveResponse = self.channel.unary(path, question).await?;
+            match answer.result.and_then(|result| result.result) {
+                Some(gateway::result::Result::Ref(made)) => drop(refs.insert(platform.to_string(), made)),
+                Some(gateway::result::Result::Refs(made)) => refs.extend(made.refs),
+                _ => return Err(Status::data_loss(format!("nothing came of the build for {platform}"))),
+            }
+        }
+        let result = gateway::result::Result::Refs(gateway::RefMap { refs });
+        let metadata = HashMap::from([(PLATFORMS.to_owned(), platforms(results).to_string().into_bytes())]);
+        let result = gateway::Result { result: Some(result), metadata, ..gateway::Result::default() };
+        let mut question = Request::new(gateway::ReturnRequest { result: Some(result), error: None });
+        of_build(question.metadata_mut());
+        let path = "/moby.buildkit.v1.frontend.LLBBridge/Return";
+        self.channel.unary::<_, gateway::ReturnResponse>(path, question).await.map(drop)
     }
 
     /// The id under which the session serves the blobs of images that are offered.
@@ -245,6 +313,14 @@ impl Client {
             }
         }
     }
+}
+
+fn platforms(results: &[(Platform, Work<'_>)]) -> serde_json::Value {
+    let platform = |(platform, _): &(Platform, Work<'_>)| {
+        let Platform { os, arch, variant } = platform;
+        json!({"ID": platform.to_string(), "Platform": {"os": os, "architecture": arch, "variant": variant}})
+    };
+    json!({"Platforms": results.iter().map(platform).collect::<Vec<_>>()})
 }
 
 impl From<Caches> for proto::CacheOptions {

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 
 use super::exports::Inline;
 use super::local::{Job, LocalEngine, Site, Solved, Work};
-use super::shared::{INLINE, SharedCaches, StepCache};
+use super::shared::{CachePlace, INLINE, SharedCaches, StepCache};
 use super::{Engine, Export, SolveOutcome, SolveRequest, State};
 use crate::base::{Digest, Platform, Reference, VertexDigest};
 use crate::export::{self, Dest, LayerOptions};
@@ -44,61 +44,18 @@ impl RemoteEngine {
     }
 
     fn job(&self, there: &There<'_>, asked: &Request, job: Job, caches: &SharedCaches) -> anyhow::Result<Solved> {
-        let There { client, request, .. } = there;
+        let request = there.request;
         let mut offered = BTreeSet::new();
-        let (work, graph) = match job.work {
-            Work::Definition(definition) => {
-                if asked.shm_size.is_some() {
-                    bail!("--shm-size is not supported by an engine elsewhere ({})", self.address);
-                }
-                let graph = llb::Graph::decode(&definition)?;
-                if graph.head().is_none() {
-                    let result = Ref::Snapshot(Snapshot::scratch());
-                    return Ok(Solved { result, config: job.config, inline: None, elsewhere: true });
-                }
-                let sent = self.send(client, &graph, request, &mut offered)?;
-                if sent.is_empty() {
-                    (Work::Definition(definition), graph)
-                } else {
-                    let rewritten =
-                        llb::rewrite::sources(&definition, &graph, |vertex, _| sent.get(&vertex.digest).cloned());
-                    let graph = llb::Graph::decode(&rewritten)?;
-                    (Work::Definition(rewritten), graph)
-                }
-            }
-            Work::Frontend { name, mut options } => {
-                self.contexts(client, &mut options, request, &mut offered)?;
-                (Work::Frontend { name, options }, llb::Graph::default())
-            }
+        let Some((work, graph)) = self.sendable(there, asked, job.work, &mut offered)? else {
+            let result = Ref::Snapshot(Snapshot::scratch());
+            return Ok(Solved { result, config: job.config, inline: None, elsewhere: true });
         };
         let tmp = Machine::tmp(self.state().as_ref())?;
         let archive = tmp.path().join("image.tar");
-        let (agents, ssh) = self.agents(asked)?;
-        let caches = caches::Prepared::new(caches, &request.progress)?;
-        let watch = Watch::default();
-        let solve = remote::Solve {
-            work: match &work {
-                Work::Definition(definition) => remote::Work::Definition(definition),
-                Work::Frontend { name, options } => remote::Work::Frontend { name, options },
-            },
-            shared: Shared {
-                locals: asked.locals.clone(),
-                secrets: asked.secrets.clone(),
-                ssh,
-                registry: self.state().registry()?.clone(),
-                stores: self.stores(asked, offered, &caches)?,
-            },
-            caches: caches.entries(),
-            archive: (!request.exports.is_empty()).then_some(archive.as_path()),
-            entitlements: request.allow.clone(),
-            progress: &watch.over(&request.progress),
-            cancel: &request.cancel,
-        };
-        let solved = client.solve(solve);
-        drop(agents);
-        let said = solved.map_err(|error| watch.explain(error, &graph))?;
-        caches.name(&said, &request.cancel)?;
-        if request.exports.is_empty() {
+        let wanted = (!request.exports.is_empty()).then_some(archive.as_path());
+        let order = Order { work: as_asked(&work), graph: &graph, offered };
+        self.have_solved(there, asked, order, caches, wanted)?;
+        if wanted.is_none() {
             let result = Ref::Snapshot(Snapshot::scratch());
             return Ok(Solved { result, config: job.config, inline: None, elsewhere: true });
         }
@@ -114,6 +71,94 @@ impl RemoteEngine {
         };
         let result = Ref::Snapshot(Snapshot::image(&image.layers));
         Ok(Solved { result, config: Some(config), inline, elsewhere: true })
+    }
+
+    /// What was built for several platforms, once more and all at once, for the caches that have room for one result:
+    /// nothing is made again but they.
+    fn leave(
+        &self,
+        there: &There<'_>,
+        asked: &Request,
+        built: Vec<(Platform, Work)>,
+        caches: &SharedCaches,
+    ) -> anyhow::Result<()> {
+        let mut offered = BTreeSet::new();
+        let mut works = Vec::new();
+        for (platform, work) in built {
+            works.extend(self.sendable(there, asked, met(work), &mut offered)?.map(|(work, _)| (platform, work)));
+        }
+        let several = works.iter().map(|(platform, work)| (platform.clone(), as_asked(work))).collect();
+        let order = Order { work: remote::Work::Several(several), graph: &llb::Graph::default(), offered };
+        self.have_solved(there, asked, order, caches, None)
+    }
+
+    /// The work as the engine gets it, with the images that only the store here has as it finds them. None where there
+    /// is nothing to do.
+    fn sendable(
+        &self,
+        there: &There<'_>,
+        asked: &Request,
+        work: Work,
+        offered: &mut BTreeSet<Digest>,
+    ) -> anyhow::Result<Option<(Work, llb::Graph)>> {
+        let There { client, request, .. } = there;
+        match work {
+            Work::Definition(definition) => {
+                if asked.shm_size.is_some() {
+                    bail!("--shm-size is not supported by an engine elsewhere ({})", self.address);
+                }
+                let graph = llb::Graph::decode(&definition)?;
+                if graph.head().is_none() {
+                    return Ok(None);
+                }
+                let sent = self.send(client, &graph, request, offered)?;
+                if sent.is_empty() {
+                    return Ok(Some((Work::Definition(definition), graph)));
+                }
+                let rewritten =
+                    llb::rewrite::sources(&definition, &graph, |vertex, _| sent.get(&vertex.digest).cloned());
+                let graph = llb::Graph::decode(&rewritten)?;
+                Ok(Some((Work::Definition(rewritten), graph)))
+            }
+            Work::Frontend { name, mut options } => {
+                self.contexts(client, &mut options, request, offered)?;
+                Ok(Some((Work::Frontend { name, options }, llb::Graph::default())))
+            }
+        }
+    }
+
+    fn have_solved(
+        &self,
+        there: &There<'_>,
+        asked: &Request,
+        order: Order<'_>,
+        caches: &SharedCaches,
+        archive: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let There { client, request, .. } = there;
+        let (agents, ssh) = self.agents(asked)?;
+        let caches = caches::Prepared::new(caches, &request.progress)?;
+        let watch = Watch::default();
+        let Order { work, graph, offered } = order;
+        let solve = remote::Solve {
+            work,
+            shared: Shared {
+                locals: asked.locals.clone(),
+                secrets: asked.secrets.clone(),
+                ssh,
+                registry: self.state().registry()?.clone(),
+                stores: self.stores(asked, offered, &caches)?,
+            },
+            caches: caches.entries(),
+            archive,
+            entitlements: request.allow.clone(),
+            progress: &watch.over(&request.progress),
+            cancel: &request.cancel,
+        };
+        let solved = client.solve(solve);
+        drop(agents);
+        let said = solved.map_err(|error| watch.explain(error, graph))?;
+        caches.name(&said, &request.cancel)
     }
 
     /// What the session serves of blobs: images that are sent along, layouts that are named, caches in folders.
@@ -254,6 +299,44 @@ impl RemoteEngine {
     }
 }
 
+/// What goes to the engine.
+struct Order<'a> {
+    work: remote::Work<'a>,
+    /// None of its own where a frontend makes it.
+    graph: &'a llb::Graph,
+    /// Blobs of images that are sent along.
+    offered: BTreeSet<Digest>,
+}
+
+fn platform(job: &Job) -> anyhow::Result<Platform> {
+    match (&job.config, &job.work) {
+        (Some(config), _) => Ok(config.platform.clone()),
+        (None, Work::Frontend { options, .. }) if options.contains_key("platform") => Ok(options["platform"].parse()?),
+        (None, _) => Ok(Platform::host()),
+    }
+}
+
+fn as_asked(work: &Work) -> remote::Work<'_> {
+    match work {
+        Work::Definition(definition) => remote::Work::Definition(definition),
+        Work::Frontend { name, options } => remote::Work::Frontend { name, options },
+    }
+}
+
+/// Work that was just done: its steps are to be met, whatever was said of running them again.
+fn met(work: Work) -> Work {
+    match work {
+        Work::Definition(mut definition) => {
+            definition.metadata.values_mut().for_each(|meta| meta.ignore_cache = false);
+            Work::Definition(definition)
+        }
+        Work::Frontend { name, mut options } => {
+            options.remove("no-cache");
+            Work::Frontend { name, options }
+        }
+    }
+}
+
 /// The config that was planned here, with the times at which its layers were made there.
 fn dated(mut config: ImageConfig, made: Vec<History>) -> ImageConfig {
     let mut made = made.into_iter().filter(|line| !line.empty_layer);
@@ -305,10 +388,22 @@ impl Site for There<'_> {
     fn solve(
         &self,
         resources: &Arc<Request>,
-        job: Job,
+        jobs: Vec<Job>,
         caches: &SharedCaches,
         _: &Arc<StepCache>,
-    ) -> anyhow::Result<Solved> {
-        self.engine.job(self, resources, job, caches)
+    ) -> anyhow::Result<Vec<Solved>> {
+        let (inline, others): (Vec<_>, Vec<_>) =
+            caches.to.iter().cloned().partition(|target| target.place == CachePlace::Inline);
+        if jobs.len() == 1 || others.is_empty() {
+            return jobs.into_iter().map(|job| self.engine.job(self, resources, job, caches)).collect();
+        }
+        // Each is a build of its own, and would replace the cache of the one before.
+        let built = jobs.iter().map(|job| Ok((platform(job)?, job.work.clone()))).collect::<anyhow::Result<_>>()?;
+        let within = SharedCaches { from: caches.from.clone(), to: inline };
+        let solved = jobs.into_iter().map(|job| self.engine.job(self, resources, job, &within));
+        let solved = solved.collect::<anyhow::Result<_>>()?;
+        let from = caches.from.clone();
+        self.engine.leave(self, resources, built, &SharedCaches { from, to: others })?;
+        Ok(solved)
     }
 }

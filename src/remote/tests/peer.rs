@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bollard_buildkit_proto::moby::buildkit::v1 as proto;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend;
 use futures_util::FutureExt as _;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -18,12 +19,22 @@ use crate::remote::grpc::{self, Channel};
 
 pub type Deed = dyn Fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>> + Send + Sync;
 
+/// A client that is the frontend of its own build: the build id that it names, what it has made, and what it returns.
+#[derive(Default)]
+pub struct Gateway {
+    pub made: Mutex<Vec<(String, frontend::SolveRequest)>>,
+    pub returned: Mutex<Vec<(String, frontend::ReturnRequest)>>,
+    over: Notify,
+}
+
 /// Listens until it is dropped.
 pub struct Peer {
     pub address: Address,
     pub dead: Arc<Notify>,
     /// What was to be built.
     pub asked: Arc<Mutex<Vec<proto::SolveRequest>>>,
+    /// What a client that was the frontend did.
+    pub gateway: Arc<Gateway>,
     // Its tasks end before the folder of its socket goes.
     _runtime: Runtime,
     pub dir: tempfile::TempDir,
@@ -40,19 +51,22 @@ impl Peer {
         let told = dead.clone();
         let asked: Arc<Mutex<Vec<proto::SolveRequest>>> = Arc::default();
         let heard = asked.clone();
+        let gateway: Arc<Gateway> = Arc::default();
+        let given = gateway.clone();
         let mut peer = Self::listening(move |socket| {
-            let (deed, told, heard) = (deed.clone(), told.clone(), heard.clone());
+            let (deed, told, heard, given) = (deed.clone(), told.clone(), heard.clone(), given.clone());
             async move {
                 // One build a connection.
                 let (opened, session) = watch::channel(None);
                 let opened = Arc::new(opened);
                 let serving = grpc::serve(socket, move |call| {
-                    control(call, deed.clone(), heard.clone(), opened.clone(), session.clone()).boxed()
+                    let asked = (heard.clone(), given.clone());
+                    control(call, deed.clone(), asked, opened.clone(), session.clone()).boxed()
                 });
                 tokio::select! { _ = serving => {}, () = told.notified() => {} }
             }
         });
-        (peer.dead, peer.asked) = (dead, asked);
+        (peer.dead, peer.asked, peer.gateway) = (dead, asked, gateway);
         peer
     }
 
@@ -73,7 +87,8 @@ impl Peer {
                 tokio::spawn(connected(socket));
             }
         });
-        Self { address: Address::Unix(path), dead: Arc::default(), asked: Arc::default(), _runtime: runtime, dir }
+        let (dead, asked, gateway) = (Arc::default(), Arc::default(), Arc::default());
+        Self { address: Address::Unix(path), dead, asked, gateway, _runtime: runtime, dir }
     }
 
     /// The socket, as a Docker daemon's.
@@ -89,10 +104,16 @@ impl Peer {
     }
 }
 
+/// The build that a frontend's call says it is of.
+fn build<T>(request: &Request<T>) -> String {
+    let id = request.metadata().get("buildkit-controlapi-buildid");
+    id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned()
+}
+
 async fn control(
     call: http::Request<hyper::body::Incoming>,
     deed: Arc<Deed>,
-    asked: Arc<Mutex<Vec<proto::SolveRequest>>>,
+    (asked, gateway): (Arc<Mutex<Vec<proto::SolveRequest>>>, Arc<Gateway>),
     opened: Arc<watch::Sender<Option<Channel>>>,
     mut session: watch::Receiver<Option<Channel>>,
 ) -> http::Response<tonic::body::Body> {
@@ -121,12 +142,36 @@ async fn control(
         }
         "/moby.buildkit.v1.Control/Solve" => {
             grpc::one(call, |request: Request<proto::SolveRequest>| async move {
-                asked.lock().unwrap().push(request.into_inner());
+                let request = request.into_inner();
+                let is_frontend = request.definition.is_none() && request.frontend.is_empty();
+                asked.lock().unwrap().push(request);
+                if is_frontend {
+                    gateway.over.notified().await;
+                }
                 let found = session.wait_for(Option::is_some).await.map(|found| found.clone());
                 let session = found.ok().flatten().ok_or_else(|| Status::internal("there is no session"))?;
                 deed(session).await?;
                 let exporter_response = HashMap::from([("said".to_owned(), "so".to_owned())]);
                 Ok(proto::SolveResponse { exporter_response })
+            })
+            .await
+        }
+        "/moby.buildkit.v1.frontend.LLBBridge/Solve" => {
+            grpc::one(call, |request: Request<frontend::SolveRequest>| async move {
+                let mut made = gateway.made.lock().unwrap();
+                let id = format!("made {}", made.len());
+                made.push((build(&request), request.into_inner()));
+                let made = frontend::result::Result::Ref(frontend::Ref { id, def: None });
+                let result = frontend::Result { result: Some(made), ..Default::default() };
+                Ok(frontend::SolveResponse { result: Some(result), ..Default::default() })
+            })
+            .await
+        }
+        "/moby.buildkit.v1.frontend.LLBBridge/Return" => {
+            grpc::one(call, |request: Request<frontend::ReturnRequest>| async move {
+                gateway.returned.lock().unwrap().push((build(&request), request.into_inner()));
+                gateway.over.notify_one();
+                Ok(frontend::ReturnResponse {})
             })
             .await
         }
