@@ -109,6 +109,13 @@ fn buildctl_builds_dockerfiles_and_definitions() {
     );
     let err = buildctl("build --frontend gateway.v0").fails_with(1);
     assert!(err.contains("gateway.v0 needs the image of a frontend"), "{err}");
+    let asked = |what: &str| buildctl(&format!("{base} --opt requestid={what}"));
+    assert_eq!(asked("frontend.targets").ok(), place.dockless("build --call=targets .").ok());
+    let outline = asked("frontend.outline").ok();
+    assert!(outline.contains("BUILD ARG") && outline.contains("WORD"), "{outline}");
+    assert!(asked("frontend.lint").ok().starts_with("Check complete"), "a lint's warnings are no failure");
+    let err = asked("frontend.subrequests.describe").fails_with(1);
+    assert!(err.contains("--opt requestid=frontend.subrequests.describe is not supported; there are"), "{err}");
     let err = buildctl("build").fails_with(1);
     assert!(err.contains("please specify --frontend or pipe LLB definition to stdin"), "{err}");
 
@@ -191,7 +198,7 @@ fn buildctl_tells_where_it_looks_and_what_it_does_not_do() {
         assert!(err.contains(part), "{words}: {err}");
     }
     let workers = buildctl("debug workers --format json").ok();
-    assert!(workers.starts_with(r#"[{"buildkitVersion":{"version":"dockless "#), "{workers}");
+    assert!(workers.starts_with(r#"[{"buildkitVersion":{"package":"dockless","#), "{workers}");
     assert_eq!(buildctl("prune --keep-storage 10").ok(), "Total: 0B\n");
     assert_eq!(buildctl("du --format {{len.}}").ok(), "0\n");
     let mut theirs = place.command("dockless");

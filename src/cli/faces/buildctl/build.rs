@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Platform, Reference};
 use crate::cli::cache;
+use crate::cli::call;
 use crate::cli::definition;
 use crate::cli::exit::{Exit, Unsupported, missing, usage};
 use crate::cli::flags;
@@ -73,8 +74,10 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         locals: folders("--local", &args.locals, session)?,
         layouts: folders("--oci-layout", &args.layouts, session)?,
     };
+    let mut asked = None;
     let (plan, record) = match &args.frontend {
         Some(name) if ours(name, &args, session)? => {
+            asked = question(&args.options)?;
             let (plan, record) = dockerfile(&args, &given, session)?;
             (Plan::Dockerfile(Box::new(plan)), record)
         }
@@ -91,8 +94,26 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         record,
         ..Build::new(plan, exports, session.epoch()?)
     };
+    if let Some(asked) = asked {
+        return call::run(session, asked, build);
+    }
     solve::run(session, build)?;
     Ok(Exit::Success)
+}
+
+/// What is to be known without a build: `--opt requestid=frontend.outline`. Warnings of a lint are no failure to
+/// buildctl.
+fn question(options: &[String]) -> anyhow::Result<Option<call::Asked>> {
+    match options.iter().filter_map(|option| option.strip_prefix("requestid=")).next_back() {
+        None => Ok(None),
+        Some("frontend.lint") => call::parse("check,ignorestatus=true"),
+        Some("frontend.outline") => call::parse("outline"),
+        Some("frontend.targets") => call::parse("targets"),
+        Some(other) => Err(Unsupported::instead(
+            format!("--opt requestid={other}"),
+            "there are frontend.lint, frontend.outline and frontend.targets",
+        )),
+    }
 }
 
 /// Whether our frontend is the one that is meant; another must be the engine's.
@@ -172,6 +193,8 @@ fn dockerfile(args: &Args, given: &Given, session: &Session) -> anyhow::Result<(
         match key {
             "target" => target = Some(value.to_owned()).filter(|t| !t.is_empty()),
             "filename" => filename = value.to_owned(),
+            // Answered without a build.
+            "requestid" => {}
             "platform" => platforms = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "no-cache" if value.is_empty() => no_cache = NoCache::All,
             "no-cache" => no_cache = NoCache::Stages(value.split(',').map(str::to_owned).collect()),
