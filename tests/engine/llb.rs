@@ -35,7 +35,7 @@ fn solved(world: &World, definition: pb::Definition) -> anyhow::Result<BTreeMap<
 
 #[test]
 fn recorded_definitions_are_read() {
-    for case in ["run", "files", "sources"] {
+    for case in ["run", "files", "sources", "go-files", "go-exec"] {
         let (dir, definition) = recorded(case);
         let graph = llb::Graph::decode(&definition).unwrap();
         assert_eq!(llb::print::text(&graph), fs::read_to_string(dir.join("graph.txt")).unwrap(), "{case}");
@@ -56,6 +56,47 @@ fn recorded_definitions_are_built() {
     let files = solved(&world, recorded("files").1).unwrap();
     assert!(files["a/b/made"].ends_with("content") && files["followed"].ends_with("from-a\n"), "{files:?}");
     assert_eq!(names(files), ["a", "a/b", "a/b/made", "followed", "texts", "texts/a.txt", "texts/b.txt"]);
+}
+
+/// What a buildkitd of the same version made of them, but for times.
+#[test]
+fn definitions_of_go_s_client_of_today_are_built() {
+    let Some(world) = World::with_busybox() else { return };
+    for name in ["a.txt", "b.txt", "c.txt", "d/x", "e/y"] {
+        world.write(name, name);
+    }
+    let files = solved(&world, recorded("go-files").1).unwrap();
+    let expected = [
+        ("a", "711 3:4 /"),
+        ("a/b", "711 3:4 /"),
+        ("a/f", "640 5:6 data"),
+        ("a/l", "777 0:0 -> f"),
+        ("ctx", "755 9:8 /"),
+        ("ctx/a.txt", "644 9:8 a.txt"),
+        ("ctx/c.txt", "644 9:8 c.txt"),
+        ("ctx/d", "755 9:8 /"),
+        ("ctx/d/x", "644 9:8 d/x"),
+        ("w", "755 0:0 /"),
+        ("w/a.txt", "600 0:0 a.txt"),
+        ("w/b.txt", "600 0:0 b.txt"),
+        ("w/c.txt", "600 0:0 c.txt"),
+    ];
+    let found: Vec<_> = files.iter().map(|(path, what)| (path.as_str(), what.as_str())).collect();
+    assert_eq!(found, expected);
+    if Platform::host() != Platform::new("linux", "amd64", "") {
+        return eprintln!("skip: definitions_of_go_s_client_of_today_are_built: its steps are for linux/amd64");
+    }
+    let made = solved(&world, recorded("go-exec").1).unwrap();
+    let expected = [
+        ("merged", "600 0:0 "),
+        ("tmp", "1777 0:0 /"),
+        ("tmp/in", "644 65534:65534 sub"),
+        ("tmp/out", "644 65534:65534 y\n"),
+        ("z", "777 0:0 /"),
+        ("z/f", "644 65534:65534 made\n"),
+    ];
+    let found: Vec<_> = made.iter().map(|(path, what)| (path.as_str(), what.as_str())).collect();
+    assert_eq!(found, expected);
 }
 
 fn file(builder: &mut Builder, base: Option<Output>, actions: Vec<Action>) -> Output {
@@ -224,6 +265,46 @@ fn what_cannot_be_honoured_is_an_error_that_names_it() {
     }
     // A capability that is told of as not needed asks for nothing.
     assert!(with(&|_, meta| need(meta, "exec.teleport", false)).is_ok());
+}
+
+/// The base image of the recorded Dockerfiles.
+struct OneImage;
+
+impl ImageConfigs for OneImage {
+    fn resolve(&self, reference: &Reference, _: &Platform) -> anyhow::Result<ResolvedImage> {
+        let config = serde_json::json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", "2".repeat(64))]},
+            "history": [{"created_by": "base"}],
+        });
+        let digest = format!("sha256:{}", "1".repeat(64)).parse()?;
+        Ok(ResolvedImage { reference: reference.with_digest(digest), config: serde_json::from_value(config)? })
+    }
+}
+
+/// An op has one digest, whoever made it: what one client has built another finds in an engine's cache.
+#[test]
+fn ops_are_those_of_go_s_client_of_today() {
+    let cases = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/llb/go")).unwrap();
+    let mut count = 0;
+    for case in cases.map(|case| case.unwrap().path()) {
+        let read = |name: &str| fs::read_to_string(case.join(name));
+        let mut input = Input::new("Dockerfile", read("Dockerfile").unwrap(), epoch());
+        input.platform = Some(Platform::new("linux", "amd64", ""));
+        let arguments = read("args").unwrap_or_default();
+        let arguments = arguments.lines().filter_map(|line| line.split_once('='));
+        input.build_args = arguments.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let graph = llb::Graph::decode(&frontend::build(&input, &OneImage).unwrap().definition).unwrap();
+        let mut ours: Vec<String> = graph.vertices().iter().map(|vertex| vertex.digest.to_string()).collect();
+        let mut theirs: Vec<String> = read("digests").unwrap().lines().map(str::to_owned).collect();
+        count += theirs.len();
+        ours.sort();
+        theirs.sort();
+        assert_eq!(ours, theirs, "{}\n{}", case.display(), llb::print::text(&graph));
+    }
+    assert!(count > 80, "only {count} ops");
 }
 
 /// A build without images: there is nothing to resolve.
