@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cli::{Place, ended};
-use crate::oracle::{BUSYBOX, Dockerd};
+use crate::oracle::{BUSYBOX, Buildkitd, Dockerd};
 
 #[test]
 fn two_engines_share_a_run_and_one_of_them_is_killed() {
@@ -19,15 +19,21 @@ fn two_engines_share_a_run_and_one_of_them_is_killed() {
     let starting = std::thread::spawn(move || Dockerd::start(test));
     let (one, other) = (Dockerd::start(test), starting.join().unwrap());
     let (Some(one), Some(other)) = (one, other) else { return };
-    targets_stay_where_their_cache_is(&place, &[&one, &other]);
-    the_work_of_a_killed_engine_moves(&place, one, other);
+    targets_stay_where_their_cache_is(&place, &[one.engine(), other.engine()]);
+    the_work_of_a_killed_engine_moves(&place, [(one.engine(), one), (other.engine(), other)], Dockerd::kill);
 }
 
-fn engines(dockerds: &[&Dockerd]) -> Vec<String> {
-    dockerds.iter().map(|dockerd| dockerd.engine()).collect()
+#[test]
+fn two_buildkitd_share_a_run_and_one_of_them_is_killed() {
+    let test = "two_buildkitd_share_a_run_and_one_of_them_is_killed";
+    let Some(place) = Place::with_base(test) else { return };
+    let Some(one) = Buildkitd::start(test, "") else { return };
+    let Some(other) = Buildkitd::start(test, "") else { return };
+    targets_stay_where_their_cache_is(&place, &[one.engine(), other.engine()]);
+    the_work_of_a_killed_engine_moves(&place, [(one.engine(), one), (other.engine(), other)], Buildkitd::kill);
 }
 
-fn targets_stay_where_their_cache_is(place: &Place, dockerds: &[&Dockerd]) {
+fn targets_stay_where_their_cache_is(place: &Place, engines: &[String]) {
     let mut targets = BTreeMap::new();
     for name in ["a", "b", "c", "d"] {
         place.write(&format!("{name}/Dockerfile"), &format!("FROM {BUSYBOX}\nCOPY Dockerfile /{name}\n"));
@@ -37,7 +43,6 @@ fn targets_stay_where_their_cache_is(place: &Place, dockerds: &[&Dockerd]) {
         "docker-bake.json",
         &json!({"group": {"default": {"targets": ["a", "b", "c", "d"]}}, "target": targets}).to_string(),
     );
-    let engines = engines(dockerds);
     let bake = || {
         let mut bake = place.command("dockless");
         bake.args([
@@ -73,14 +78,24 @@ fn next(calls: &mpsc::Receiver<TcpStream>) -> TcpStream {
     calls.recv_timeout(Duration::from_secs(120)).expect("a step that calls")
 }
 
-fn the_work_of_a_killed_engine_moves(place: &Place, one: Dockerd, other: Dockerd) {
+fn the_work_of_a_killed_engine_moves<E>(place: &Place, engines: [(String, E); 2], kill: impl FnOnce(&mut E)) {
+    let [one, other] = engines;
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     place.write("long/Dockerfile", &waiting(listener.local_addr().unwrap().port()));
     let (sender, calls) = mpsc::channel();
     std::thread::spawn(move || listener.incoming().flatten().try_for_each(|call| sender.send(call)));
     let mut build = place.command("dockless");
-    build.env("DOCKLESS_ENGINE", engines(&[&one, &other]).join(","));
-    build.args(["build", "--network=host", "--progress=plain", "-t", "long:1", "--metadata-file=told", "long"]);
+    build.env("DOCKLESS_ENGINE", format!("{},{}", one.0, other.0));
+    build.args([
+        "build",
+        "--network=host",
+        "--allow=network.host",
+        "--progress=plain",
+        "-t",
+        "long:1",
+        "--metadata-file=told",
+        "long",
+    ]);
     let mut build = build.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut told = BufReader::new(build.stderr.take().unwrap());
     let mut text = String::new();
@@ -88,14 +103,14 @@ fn the_work_of_a_killed_engine_moves(place: &Place, one: Dockerd, other: Dockerd
         assert!(told.read_line(&mut text).unwrap() > 0, "{text}");
     }
     let begun = next(&calls);
-    let (mut killed, left) = if text.contains(&one.engine()) { (one, other) } else { (other, one) };
-    killed.kill();
+    let (mut killed, left) = if text.contains(&one.0) { (one, other) } else { (other, one) };
+    kill(&mut killed.1);
     drop(begun);
     next(&calls).write_all(b"go\n").unwrap();
     told.read_to_string(&mut text).unwrap();
     assert!(build.wait().unwrap().success(), "{text}");
-    assert!(text.contains(&format!("{} is lost: ", killed.engine())), "{text}");
-    assert!(text.contains(&format!("its work moves to {}", left.engine())), "{text}");
-    assert!(place.read("told").contains(&left.engine()), "{text}");
+    assert!(text.contains(&format!("{} is lost: ", killed.0)), "{text}");
+    assert!(text.contains(&format!("its work moves to {}", left.0)), "{text}");
+    assert!(place.read("told").contains(&left.0), "{text}");
     assert_eq!(place.dockless("run --rm long:1 cat /answer").ok(), "go\n");
 }

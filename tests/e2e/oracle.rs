@@ -143,12 +143,7 @@ impl Dockerd {
         if let Some(pid) = pid.ok().and_then(|text| text.trim().parse().ok()) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
         }
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
-            if Path::new(point).starts_with(self.dir.path()) {
-                let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
-            }
-        }
+        unmount_below(self.dir.path());
     }
 
     pub fn docker(&self, args: &[&str]) -> Command {
@@ -171,6 +166,88 @@ impl Drop for Dockerd {
             let _ = self.child.wait();
         } else {
             self.clean();
+        }
+    }
+}
+
+/// A buildkitd of our own, where one is installed: Debian has none. Stopped when dropped.
+pub struct Buildkitd {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Buildkitd {
+    /// None, with the reason said, where it cannot run. What its configuration says beside is the caller's.
+    pub fn start(test: &str, config: &str) -> Option<Self> {
+        if !is_root() {
+            skip(test, "buildkitd needs root");
+            return None;
+        }
+        let (Some(daemon), Some(_)) = (find("buildkitd"), find("runc")) else {
+            skip(test, "needs buildkitd (github.com/moby/buildkit) and runc on PATH");
+            return None;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config"), config).unwrap();
+        let log = File::create(dir.path().join("log")).unwrap();
+        let child = Command::new(daemon)
+            .arg("--config")
+            .arg(dir.path().join("config"))
+            .arg("--root")
+            .arg(dir.path().join("root"))
+            .arg(format!("--addr=unix://{}", dir.path().join("sock").display()))
+            .args(["--containerd-worker=false", "--oci-worker-net=host"])
+            .args(["network.host", "security.insecure"].map(|right| format!("--allow-insecure-entitlement={right}")))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut buildkitd = Self { dir, child };
+        let start = Instant::now();
+        loop {
+            if std::os::unix::net::UnixStream::connect(buildkitd.dir.path().join("sock")).is_ok() {
+                return Some(buildkitd);
+            }
+            if start.elapsed() > Duration::from_secs(60) || buildkitd.child.try_wait().unwrap().is_some() {
+                let log = fs::read_to_string(buildkitd.dir.path().join("log")).unwrap_or_default();
+                let last: Vec<_> = log.lines().rev().take(3).collect();
+                skip(test, &format!("buildkitd does not start here: {}", last.join(" / ")));
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// As dockless is told of it.
+    pub fn engine(&self) -> String {
+        format!("unix://{}", self.dir.path().join("sock").display())
+    }
+
+    /// As a machine that loses its power: nothing is told to anybody.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Buildkitd {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
+        unmount_below(self.dir.path());
+    }
+}
+
+/// Mounts that would outlive a daemon, and the test.
+fn unmount_below(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(point).starts_with(dir) {
+            let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

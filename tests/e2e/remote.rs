@@ -86,10 +86,10 @@ pub fn stored(layout: &Path) -> Vec<String> {
 pub fn layers_are_stored_as_is_asked(place: &Place, engine: &str) {
     place.write("asked/Dockerfile", &format!("FROM {BUSYBOX}\nCOPY Dockerfile /\n"));
     for (options, form) in [("", "tar+gzip"), (",compression=zstd", "tar+zstd"), (",compression=uncompressed", "tar")] {
-        let output = format!("type=oci,dest=layout,tar=false{options}");
+        let output = format!("type=oci,dest=stored,tar=false{options}");
         ended(dockless(place, engine).args(["build", "--network=host", "-o", &output, "asked"])).ok();
-        assert_eq!(stored(&place.at("layout")), [form, form], "{options}");
-        fs::remove_dir_all(place.at("layout")).unwrap();
+        assert_eq!(stored(&place.at("stored")), [form, form], "{options}");
+        fs::remove_dir_all(place.at("stored")).unwrap();
     }
 }
 

@@ -1,0 +1,120 @@
+//! Builds on a buildkitd of today, where one is installed, come out as those of the local engine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::cli::{Place, ended, tree};
+use crate::golden_build::{args, cases, compare, context, differs, expected, name};
+use crate::oracle::{self, BUSYBOX, Buildkitd};
+use crate::remote::layers_are_stored_as_is_asked;
+
+fn dockless(place: &Place, engine: &str) -> Command {
+    let mut command = place.command("dockless");
+    command.env("DOCKLESS_ENGINE", engine);
+    command
+}
+
+/// One buildkitd for all of it.
+#[test]
+fn buildkitd_builds_what_the_local_engine_builds() {
+    let test = "buildkitd_builds_what_the_local_engine_builds";
+    let Some(place) = Place::with_base(test) else { return };
+    let Some(buildkitd) = Buildkitd::start(test, "") else { return };
+    let engine = buildkitd.engine();
+    golden_cases_are_as_expected(&place, &engine);
+    layers_are_stored_as_is_asked(&place, &engine);
+    caches_go_both_ways(&place, &engine);
+    nothing_is_an_image_too(&place, &engine);
+    secrets_and_agents_reach_a_step(&place, &engine);
+}
+
+/// Every one, with its config, its history and its files.
+fn golden_cases_are_as_expected(place: &Place, engine: &str) {
+    let base = oracle::tree(&oracle::repository().join("target/bases/busybox.tar"));
+    let mut failures = Vec::new();
+    for case in cases().iter().filter(|case| !differs(case)) {
+        let dir = context(case, &place.work());
+        let (tag, archive) = (format!("golden/{}", name(case)), place.at("image.tar"));
+        let mut build = dockless(place, engine);
+        build.args(["build", "-t", &tag]).args(args(case)).arg(".").current_dir(dir);
+        ended(&mut build).ok();
+        place.run("dockless", ["save", "-o", archive.to_str().unwrap(), &tag]).ok();
+        let made = oracle::describe(&archive, &base);
+        if let Err(why) = compare(&expected(case, "expected.json").unwrap(), &made) {
+            failures.push(format!("{}: {why}", name(case)));
+        }
+    }
+    assert!(failures.is_empty(), "{} cases differ\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+/// Of several platforms at once, in a folder and in an image; and of ours as far as its keys allow.
+fn caches_go_both_ways(place: &Place, engine: &str) {
+    let random = "RUN cat /proc/sys/kernel/random/uuid >/id";
+    let last = "FROM scratch\nARG TARGETARCH\nCOPY --from=made /id /$TARGETARCH\n";
+    place.write("kept/Dockerfile", &format!("FROM --platform=$BUILDPLATFORM {BUSYBOX} AS made\n{random}\n{last}"));
+    let host = dockless::base::Platform::host();
+    let platforms = format!("{host},{}/other", host.os);
+    let build = |platform: &str, words: &[&str]| {
+        let mut build = dockless(place, engine);
+        build.args(["build", "--progress=plain", "--platform", platform]).args(words).arg("kept");
+        ended(&mut build)
+    };
+    let ids = |dir: &str| -> Vec<String> {
+        let files = tree(&place.at(dir)).into_iter().filter(|path| !path.ends_with('/'));
+        files.map(|path| place.read(&format!("{dir}/{path}"))).collect()
+    };
+    let prune = || ended(place.command("buildctl").args(["--addr", engine, "prune", "--all"])).ok();
+    let mode = "type=local,dest=cache,mode=max";
+    build(&platforms, &["--no-cache", "-o", "type=local,dest=first", "--cache-to", mode]).ok();
+    prune();
+    build(&platforms, &["-o", "type=local,dest=second", "--cache-from", "type=local,src=cache"]).ok();
+    assert_eq!((ids("first").len(), ids("first")), (2, ids("second")));
+
+    // Each reads the other's inline cache, and finds nothing in it that it knows.
+    let platform = host.to_string();
+    for (writer, reader) in [(engine, "local"), ("local", engine)] {
+        let layout = ["build", "--cache-to", "type=inline", "-o", "type=oci,dest=layout,tar=false", "kept"];
+        ended(dockless(place, writer).args(layout)).ok();
+        let digest = manifest(&place.at("layout"));
+        let from = format!("type=local,src=layout,digest={digest}");
+        let words = ["build", "--progress=plain", "--platform", &platform, "--cache-from", &from, "kept"];
+        let read = ended(dockless(place, reader).args(words));
+        assert_eq!(read.code, Some(0), "{}", read.err);
+        assert!(read.err.contains("importing cache manifest from"), "{}", read.err);
+        let broken = ["cannot unmarshal", "invalid type", "building without it"];
+        assert!(broken.iter().all(|words| !read.err.contains(words)), "{reader}: {}", read.err);
+        fs::remove_dir_all(place.at("layout")).unwrap();
+    }
+}
+
+/// The only image of a layout.
+fn manifest(layout: &Path) -> String {
+    let index: serde_json::Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    index["manifests"][0]["digest"].as_str().unwrap().to_owned()
+}
+
+fn nothing_is_an_image_too(place: &Place, engine: &str) {
+    place.write("nothing/Dockerfile", "FROM scratch\nLABEL kind=empty\n");
+    for frontend in ["dockless", "engine"] {
+        let mut build = dockless(place, engine);
+        build.env("DOCKLESS_FRONTEND", frontend);
+        ended(build.args(["build", "-t", "nothing:1", "nothing"])).ok();
+        let label =
+            place.run("dockless", ["inspect", "-f", "{{.Config.Labels.kind}} {{len .RootFS.Layers}}", "nothing:1"]);
+        assert_eq!(label.ok(), "empty 0\n", "{frontend}");
+    }
+}
+
+fn secrets_and_agents_reach_a_step(place: &Place, engine: &str) {
+    let steps = "RUN --mount=type=secret,id=s,env=S test $S = hush && cat /run/secrets/other >/told\n\
+                 RUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n";
+    let steps = steps.replace("id=s,env=S", "id=s,env=S --mount=type=secret,id=other,mode=0444");
+    place.write("secret/Dockerfile", &format!("FROM {BUSYBOX}\n{steps}"));
+    place.write("hush", "hush");
+    let _agent = std::os::unix::net::UnixListener::bind(place.at("agent")).unwrap();
+    let ssh = format!("default={}", place.at("agent").display());
+    let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush", "--ssh", &ssh];
+    ended(dockless(place, engine).args(words).args(["-o", "type=local,dest=told", "secret"])).ok();
+    assert_eq!(place.read("told/told"), "hush");
+}
