@@ -90,6 +90,10 @@ fn serve(context: &LocalContext, sender: &Sender, mut asked: mpsc::Receiver<Aske
     while let Some(word) = asked.blocking_recv() {
         let Asked::File(id) = word else { return Ok(()) };
         let path = files.get(&id).ok_or_else(|| Stop::Failed(format!("there is no file {id} to ask for")))?;
+        let Some(path) = path else {
+            put(sender, end(id))?;
+            continue;
+        };
         contents(context, path, id, sender).map_err(|stop| match stop {
             Stop::Failed(why) => Stop::Failed(format!("read {}: {why}", path.display())),
             gone @ Stop::Gone => gone,
@@ -99,8 +103,8 @@ fn serve(context: &LocalContext, sender: &Sender, mut asked: mpsc::Receiver<Aske
 }
 
 /// Tells of every entry, parents first and names sorted bytewise; returned are the files that may be asked for, by
-/// the number of their packet.
-fn list(context: &LocalContext, sender: &Sender) -> Result<HashMap<u32, PathBuf>, Stop> {
+/// the number of their packet; none where there is nothing to read.
+fn list(context: &LocalContext, sender: &Sender) -> Result<HashMap<u32, Option<PathBuf>>, Stop> {
     let mut files = HashMap::new();
     let mut seen: HashMap<(u64, u64), PathBuf> = HashMap::new();
     let mut number = 0;
@@ -115,19 +119,17 @@ fn list(context: &LocalContext, sender: &Sender) -> Result<HashMap<u32, PathBuf>
         // A file that went away since the walk was never there.
         let Some(node) = context.lookup(&path).map_err(failed)? else { continue };
         let mut linked = None;
-        match (&node.kind, node.inode) {
-            // No layer holds sockets.
-            (Kind::Socket, _) => continue,
-            (Kind::File { .. }, Some(inode)) => {
-                linked = seen.get(&inode).cloned();
-                if linked.is_none() {
-                    seen.insert(inode, path.clone());
-                }
+        if let (Kind::File { .. }, Some(inode)) = (&node.kind, node.inode) {
+            linked = seen.get(&inode).cloned();
+            if linked.is_none() {
+                seen.insert(inode, path.clone());
             }
-            _ => {}
         }
-        if matches!(node.kind, Kind::File { .. }) && linked.is_none() {
-            files.insert(number, path.clone());
+        match node.kind {
+            Kind::File { .. } if linked.is_none() => drop(files.insert(number, Some(path.clone()))),
+            // Goes as an empty file, which is what the steps here make of one.
+            Kind::Socket => drop(files.insert(number, None)),
+            _ => {}
         }
         let stat = stat(&path, &node, linked.as_deref())?;
         put(sender, Packet { stat: Some(stat), ..packet(PacketType::PacketStat) })?;
@@ -150,12 +152,16 @@ fn contents(context: &LocalContext, path: &Path, id: u32, sender: &Sender) -> Re
     let mut buffer = vec![0; CHUNK];
     loop {
         let length = file.read(&mut buffer).map_err(failed)?;
-        // An empty packet says that this was all of it.
-        put(sender, Packet { id, data: buffer[..length].to_vec(), ..packet(PacketType::PacketData) })?;
         if length == 0 {
-            return Ok(());
+            return put(sender, end(id));
         }
+        put(sender, Packet { id, data: buffer[..length].to_vec(), ..packet(PacketType::PacketData) })?;
     }
+}
+
+/// Says that this was all of a file.
+fn end(id: u32) -> Packet {
+    Packet { id, ..packet(PacketType::PacketData) }
 }
 
 fn put(sender: &Sender, packet: Packet) -> Result<(), Stop> {
@@ -252,6 +258,7 @@ mod tests {
             (Kind::Symlink { target: "x".into() }, 0o777, go::SYMLINK | 0o777),
             (Kind::CharDevice { major: 1, minor: 3 }, 0o666, go::DEVICE | go::CHARACTER | 0o666),
             (Kind::Fifo, 0o600, go::FIFO | 0o600),
+            (Kind::Socket, 0o755, 0o755),
         ];
         for (kind, mode, expected) in cases {
             assert_eq!(go_mode(&kind, mode), expected, "{kind:?}");
