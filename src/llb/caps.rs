@@ -48,7 +48,9 @@ pub const EXEC_VALID_EXIT_CODE: &str = "exec.validexitcode";
 pub const FILE_BASE: &str = "file.base";
 pub const FILE_PATTERNS: &str = "file.copy.includeexcludepatterns";
 pub const FILE_REQUIRED_PATHS: &str = "file.copy.requiredpaths";
-pub const FILE_MODE_STRING: &str = "file.copy.modestring";
+/// Of the same version (0.17) as modes by letters. Those have a name of their own, `file.copy.modestring`, which no BuildKit
+/// knows until now: it was never registered, so that every engine refuses it.
+pub const FILE_MODE_STRING: &str = EXEC_VALID_EXIT_CODE;
 pub const FILE_ALWAYS_REPLACE: &str = "file.copy.alwaysreplaceexistingdestpaths";
 pub const FILE_SYMLINK: &str = "file.symlink.create";
 pub const CONSTRAINTS: &str = "constraints";
@@ -107,7 +109,6 @@ const NEEDED: &[&str] = &[
     FILE_BASE,
     FILE_PATTERNS,
     FILE_REQUIRED_PATHS,
-    FILE_MODE_STRING,
     FILE_ALWAYS_REPLACE,
     FILE_SYMLINK,
     CONSTRAINTS,
@@ -127,6 +128,7 @@ const HONOURED: &[&str] = &[
     "source.git.httpauth",
     "source.git.subdir",
     "exec.meta.removemountstubs.recursive",
+    "file.copy.modestring",
     "file.rm.wildcard",
     "file.rm.nofollowsymlink",
 ];

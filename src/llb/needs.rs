@@ -227,7 +227,7 @@ mod tests {
             ),
             (
                 copy(pb::FileActionCopy { mode_str: "u+x".to_owned(), ..Default::default() }),
-                "file.base file.copy.modestring",
+                "exec.validexitcode file.base",
             ),
             (
                 copy(pb::FileActionCopy { always_replace_existing_dest_paths: true, ..Default::default() }),
