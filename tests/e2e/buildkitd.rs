@@ -20,7 +20,7 @@ fn dockless(place: &Place, engine: &str) -> Command {
 fn buildkitd_builds_what_the_local_engine_builds() {
     let test = "buildkitd_builds_what_the_local_engine_builds";
     let Some(place) = Place::with_base(test) else { return };
-    let Some(buildkitd) = Buildkitd::start(test, "") else { return };
+    let Some(buildkitd) = Buildkitd::start(test) else { return };
     let engine = buildkitd.engine();
     golden_cases_are_as_expected(&place, &engine);
     layers_are_stored_as_is_asked(&place, &engine);

@@ -27,8 +27,8 @@ fn two_engines_share_a_run_and_one_of_them_is_killed() {
 fn two_buildkitd_share_a_run_and_one_of_them_is_killed() {
     let test = "two_buildkitd_share_a_run_and_one_of_them_is_killed";
     let Some(place) = Place::with_base(test) else { return };
-    let Some(one) = Buildkitd::start(test, "") else { return };
-    let Some(other) = Buildkitd::start(test, "") else { return };
+    let Some(one) = Buildkitd::start(test) else { return };
+    let Some(other) = Buildkitd::start(test) else { return };
     targets_stay_where_their_cache_is(&place, &[one.engine(), other.engine()]);
     the_work_of_a_killed_engine_moves(&place, [(one.engine(), one), (other.engine(), other)], Buildkitd::kill);
 }

@@ -177,8 +177,8 @@ pub struct Buildkitd {
 }
 
 impl Buildkitd {
-    /// None, with the reason said, where it cannot run. What its configuration says beside is the caller's.
-    pub fn start(test: &str, config: &str) -> Option<Self> {
+    /// None, with the reason said, where it cannot run.
+    pub fn start(test: &str) -> Option<Self> {
         if !is_root() {
             skip(test, "buildkitd needs root");
             return None;
@@ -188,7 +188,8 @@ impl Buildkitd {
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("config"), config).unwrap();
+        // Not what this machine's own is told to do.
+        fs::write(dir.path().join("config"), "").unwrap();
         let log = File::create(dir.path().join("log")).unwrap();
         let child = Command::new(daemon)
             .arg("--config")

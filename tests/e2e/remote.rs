@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, differs, expected, name};
-use crate::oracle::{self, BUSYBOX, Dockerd, find, repository, run, skip};
+use crate::oracle::{self, BUSYBOX, Buildkitd, Dockerd, find, repository, run, skip};
 
 /// One of each kind: what only the context's transfer can get wrong, what only the definition can, what only the
 /// way back can. All were compared once; these stay quick.
@@ -299,11 +299,23 @@ fn bases() -> PathBuf {
 #[ignore = "gives dockerd a base of 300 MB, which takes a minute: cargo test --test e2e -- --ignored remote::"]
 fn the_monorepo_s_task_comes_out_the_same() {
     let test = "the_monorepo_s_task_comes_out_the_same";
+    let Some(dockerd) = Dockerd::start(test) else { return };
+    the_monorepo_s_task_on(test, &dockerd.engine());
+}
+
+#[test]
+#[ignore = "makes a base of 300 MB, which takes a minute: cargo test --test e2e -- --ignored remote::"]
+fn the_monorepo_s_task_comes_out_the_same_of_a_buildkitd() {
+    let test = "the_monorepo_s_task_comes_out_the_same_of_a_buildkitd";
+    let Some(buildkitd) = Buildkitd::start(test) else { return };
+    the_monorepo_s_task_on(test, &buildkitd.engine());
+}
+
+fn the_monorepo_s_task_on(test: &str, engine: &str) {
     if let Some(missing) = ["mmdebstrap", "busybox", "make"].into_iter().find(|program| find(program).is_none()) {
         return skip(test, &format!("needs {missing}"));
     }
-    let Some(dockerd) = Dockerd::start(test) else { return };
-    let (place, engine) = (Place::empty(), dockerd.engine());
+    let place = Place::empty();
     fs::create_dir_all(bases()).unwrap();
     run(Command::new(repository().join("ci/bases"))
         .args([oracle::dockless(), bases(), "build".into()])
@@ -318,7 +330,7 @@ fn the_monorepo_s_task_comes_out_the_same() {
         ended(task.args(["task", "--", "make", "release"]).current_dir(&dir)).ok();
         dir.join("release")
     };
-    let (here, there) = (task("local", "here"), task(&engine, "there"));
+    let (here, there) = (task("local", "here"), task(engine, "there"));
     assert_eq!(tree(&here), tree(&there));
     for image in ["greeter", "tally"] {
         let [ours, theirs] = [&here, &there].map(|out| oracle::describe(&out.join(image).join("image.tar"), &base));
