@@ -100,6 +100,12 @@ fn buildctl_builds_dockerfiles_and_definitions() {
     assert_eq!(place.read("out/word"), "hi\n");
     buildctl(&format!("{base} --output type=image,name=acct/x:1")).ok();
     assert_eq!(place.dockless("images -q acct/x:1").ok().lines().count(), 1);
+    place.write("limits/Dockerfile", &format!("FROM {BUSYBOX}\nRUN ulimit -n >/n; df -k /dev/shm >/shm\n"));
+    let limits = base.replace("=.", "=limits");
+    buildctl(&format!("{limits} --opt ulimit=nofile=50:60 --opt shm-size=1048576 --output type=local,dest=limited"))
+        .ok();
+    assert_eq!(place.read("limited/n"), "50\n");
+    assert!(place.read("limited/shm").contains(" 1024 "), "{}", place.read("limited/shm"));
     let err = buildctl(&format!("{base} --opt colour=red")).fails_with(1);
     assert!(err.contains("--opt colour is not supported"), "{err}");
     let err = buildctl("build --frontend gateway.v0 --opt source=r.example/frontend:1").fails_with(1);

@@ -30,7 +30,8 @@ pub struct Args {
     /// OCI layout that the build may read: NAME=DIR
     #[arg(long = "oci-layout", value_name = "NAME=DIR", value_parser = flags::key_value)]
     layouts: Vec<(String, String)>,
-    /// Option of the frontend: target, filename, platform, build-arg:K=V, label:K=V, no-cache, add-hosts, context
+    /// Option of the frontend: target, filename, platform, build-arg:K=V, label:K=V, no-cache, add-hosts, ulimit, shm-size,
+    /// context, requestid
     #[arg(long = "opt", value_name = "KEY=VALUE")]
     options: Vec<String>,
     /// What to make of the result: type=image|docker|oci|tar|local[,…]
@@ -184,6 +185,8 @@ fn dockerfile(args: &Args, given: &Given, session: &Session) -> anyhow::Result<(
     let mut platforms = Vec::new();
     let mut named_contexts = BTreeMap::new();
     let mut extra_hosts = Vec::new();
+    let mut ulimits = Vec::new();
+    let mut shm_size = None;
     let mut no_cache = if args.no_cache { NoCache::All } else { NoCache::Use };
     let mut remote = None;
     let mut pull = false;
@@ -208,6 +211,12 @@ fn dockerfile(args: &Args, given: &Given, session: &Session) -> anyhow::Result<(
                     other => return Err(usage(format!("--opt force-network-mode={other} is not known"))),
                 }
             }
+            "ulimit" => {
+                for limit in value.split(',') {
+                    ulimits.push(flags::ulimit(limit).map_err(usage)?);
+                }
+            }
+            "shm-size" => shm_size = Some(flags::bytes(value).map_err(usage)?),
             "add-hosts" => {
                 for host in value.split(',') {
                     extra_hosts.push(flags::extra_host(host).map_err(usage)?);
@@ -263,6 +272,8 @@ fn dockerfile(args: &Args, given: &Given, session: &Session) -> anyhow::Result<(
             extra_hosts: extra_hosts.clone(),
             network: network.map(flags::network_name),
             allow: args.allow.clone(),
+            ulimits: ulimits.clone(),
+            shm_size,
             ..BuildRecord::default()
         }),
         _ => None,
@@ -279,8 +290,8 @@ fn dockerfile(args: &Args, given: &Given, session: &Session) -> anyhow::Result<(
         pull,
         network,
         extra_hosts,
-        ulimits: Vec::new(),
-        shm_size: None,
+        ulimits,
+        shm_size,
     };
     Ok((plan, record))
 }
