@@ -27,6 +27,7 @@ fn buildkitd_builds_what_the_local_engine_builds() {
     caches_go_both_ways(&place, &engine);
     nothing_is_an_image_too(&place, &engine);
     secrets_and_agents_reach_a_step(&place, &engine);
+    shared_memory_has_its_size(&place, &engine);
 }
 
 /// Every one, those that dockerd is too old for among them.
@@ -117,4 +118,14 @@ fn secrets_and_agents_reach_a_step(place: &Place, engine: &str) {
     let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush", "--ssh", &ssh];
     ended(dockless(place, engine).args(words).args(["-o", "type=local,dest=told", "secret"])).ok();
     assert_eq!(place.read("told/told"), "hush");
+}
+
+fn shared_memory_has_its_size(place: &Place, engine: &str) {
+    place.write(
+        "shm/Dockerfile",
+        &format!("FROM {BUSYBOX}\nRUN df -k /dev/shm | grep -q ' 1024 ' && touch /dev/shm/x\n"),
+    );
+    for engine in [engine, "local"] {
+        ended(dockless(place, engine).args(["build", "--shm-size=1m", "shm"])).ok();
+    }
 }

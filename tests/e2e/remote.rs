@@ -192,6 +192,9 @@ fn an_old_engine_refuses_what_it_does_not_know(place: &Place, engine: &str) {
     ended(dockless(place, "local").args(words).arg("llb")).ok();
     assert_eq!(place.read("out/here"), "here\n");
     fs::remove_dir_all(place.at("out")).unwrap();
+    let words = ["build", "--network=host", "--shm-size=1m", "plain"];
+    let error = ended(dockless(place, engine).args(words)).fails_with(1);
+    assert!(error.contains("exec.mount.tmpfs.size"), "{error}");
     let error = place.dockless("build --llb of-layout llb").fails_with(1);
     assert!(error.contains("no OCI layout \"mine\" was given"), "{error}");
 }

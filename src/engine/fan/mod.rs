@@ -50,7 +50,6 @@ fn ranked<'a>(places: &'a [Place], identity: &Digest) -> Vec<&'a Place> {
 /// Whether an engine can do all that is asked for. What none can, each refuses in its own words.
 fn is_able(place: &Place, plan: &Plan) -> bool {
     match (place, plan) {
-        (Place::At(_), Plan::Dockerfile(plan)) => plan.shm_size.is_none(),
         (Place::Here, Plan::Dockerfile(plan)) => !identity::is_foreign(plan),
         (Place::Here, Plan::Frontend(_)) => false,
         _ => true,

@@ -46,7 +46,7 @@ impl RemoteEngine {
     fn job(&self, there: &There<'_>, asked: &Request, job: Job, caches: &SharedCaches) -> anyhow::Result<Solved> {
         let request = there.request;
         let mut offered = BTreeSet::new();
-        let Some((work, graph)) = self.sendable(there, asked, job.work, &mut offered)? else {
+        let Some((work, graph)) = self.sendable(there, job.work, &mut offered)? else {
             let result = Ref::Snapshot(Snapshot::scratch());
             return Ok(Solved { result, config: job.config, inline: None, elsewhere: true });
         };
@@ -85,7 +85,7 @@ impl RemoteEngine {
         let mut offered = BTreeSet::new();
         let mut works = Vec::new();
         for (platform, work) in built {
-            works.extend(self.sendable(there, asked, met(work), &mut offered)?.map(|(work, _)| (platform, work)));
+            works.extend(self.sendable(there, met(work), &mut offered)?.map(|(work, _)| (platform, work)));
         }
         let several = works.iter().map(|(platform, work)| (platform.clone(), as_asked(work))).collect();
         let order = Order { work: remote::Work::Several(several), graph: &llb::Graph::default(), offered };
@@ -97,16 +97,12 @@ impl RemoteEngine {
     fn sendable(
         &self,
         there: &There<'_>,
-        asked: &Request,
         work: Work,
         offered: &mut BTreeSet<Digest>,
     ) -> anyhow::Result<Option<(Work, llb::Graph)>> {
         let There { client, request, .. } = there;
         match work {
             Work::Definition(definition) => {
-                if asked.shm_size.is_some() {
-                    bail!("--shm-size is not supported by an engine elsewhere ({})", self.address);
-                }
                 let graph = llb::Graph::decode(&definition)?;
                 if graph.head().is_none() {
                     return Ok(None);
