@@ -265,6 +265,8 @@ fn entry(path: PathBuf, node: Node, clamp: Option<i64>) -> Entry {
     {
         meta.mtime = Mtime { seconds: clamp, nanos: 0 };
     }
+    // Whole seconds, as Docker and BuildKit write them: a fraction would cost each file a header of its own, a KiB.
+    meta.mtime.nanos = 0;
     meta.xattrs.retain(|name, _| travels(&name.to_string_lossy()));
     Entry { path, kind, meta }
 }
