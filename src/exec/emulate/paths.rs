@@ -4,23 +4,20 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Statx, StatxFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Statx};
 
 use super::acting::Acting;
 use super::call::{Call, Where};
-use super::credentials::{CAP_MKNOD, Credentials};
+use super::credentials::Credentials;
 use super::files::{Place, kind, link_to};
-use super::names::{self, Directory, How, Names, host_path, is_device, text};
-use super::ownership::umask;
-use super::permission::{EXECUTE, Guarded, WRITE};
+use super::names::{Directory, How, Names, host_path, text};
+use super::permission::{Guarded, WRITE};
 use super::stored::STATUS;
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
 use crate::sys::Owner;
 use crate::sys::notify::Notification;
-use crate::sys::owner::Device;
 
 /// A file by its name in a directory, and what the disk says of it.
 pub(super) struct NearFile<'a> {
@@ -109,7 +106,11 @@ impl<'a> Named<'a> {
     }
 
     /// The directory and the last name of what a call names, if root is who wants it and no further name plays a part.
-    fn near<'b>(&self, file: &Where, text: Option<&'b [u8]>) -> io::Result<Option<(Arc<Directory>, &'b OsStr)>> {
+    pub(super) fn near<'b>(
+        &self,
+        file: &Where,
+        text: Option<&'b [u8]>,
+    ) -> io::Result<Option<(Arc<Directory>, &'b OsStr)>> {
         let is_root = if self.names.own_root { self.who.is_root_for_files() } else { self.who.user.files == 0 };
         match text.filter(|_| is_root) {
             Some(text) => self.names.near(self.thread(), file.directory, text),
@@ -153,7 +154,7 @@ impl<'a> Named<'a> {
         self.look_by(file, self.text(file)?, who)
     }
 
-    fn look_by(&self, file: &Where, text: Option<Vec<u8>>, who: &Credentials) -> io::Result<OwnedFd> {
+    pub(super) fn look_by(&self, file: &Where, text: Option<Vec<u8>>, who: &Credentials) -> io::Result<OwnedFd> {
         let found = self.names.look(self.thread(), file, text, self.actor(who))?;
         if file.path.is_some() {
             self.may_reach(&found, who)?;
@@ -186,14 +187,14 @@ impl<'a> Named<'a> {
         Ok(place)
     }
 
-    fn place(&self, place: &Where) -> io::Result<Place> {
+    pub(super) fn place(&self, place: &Where) -> io::Result<Place> {
         let place = self.names.place(self.thread(), place, self.actor(&self.who))?;
         self.may_reach(&place.directory, &self.who)?;
         Ok(place)
     }
 
     /// The place for a new name.
-    fn new_place(&self, place: &Where) -> io::Result<Place> {
+    pub(super) fn new_place(&self, place: &Where) -> io::Result<Place> {
         let place = self.place(place).map_err(exists_if_busy)?;
         self.may_add_to(&place)?;
         Ok(place)
@@ -201,154 +202,6 @@ impl<'a> Named<'a> {
 
     pub(super) fn acting(&self) -> io::Result<Acting> {
         Acting::for_files(self.actor(&self.who))
-    }
-
-    /// The bits that the caller's umask leaves of a mode.
-    fn masked(&self, mode: u32) -> io::Result<Mode> {
-        Ok(Mode::from_raw_mode(mode & 0o7777 & !umask(self.thread())?))
-    }
-
-    fn open(&self, place: &Where, flags: i32, mode: u32) -> io::Result<Reply> {
-        let wanted = OFlags::from_bits_retain(flags.unsigned_abs());
-        let text = text(self.thread(), place)?.ok_or_else(|| errno(libc::ENOENT))?;
-        let native = self.is_native_by(place, Some(&text))?;
-        let creates = wanted.contains(OFlags::CREATE);
-        let nameless = wanted.contains(OFlags::TMPFILE);
-        if native && (nameless || wanted.contains(OFlags::CREATE | OFlags::EXCL)) {
-            return CONTINUE;
-        }
-        if !wanted.contains(OFlags::PATH) && !nameless {
-            match self.open_near(place, &text, wanted) {
-                Err(error) if creates && error.kind() == io::ErrorKind::NotFound => {
-                    if native {
-                        return CONTINUE;
-                    }
-                    if let Some(reply) = self.create_near(place, &text, wanted, mode)? {
-                        return Ok(reply);
-                    }
-                }
-                Ok(None) => {}
-                result => return result.transpose().unwrap_or(DONE),
-            }
-        }
-        let path = self.names.absolute(self.thread(), place.directory, text)?;
-        if creates && wanted.contains(OFlags::EXCL) {
-            return self.create(&path, wanted, mode);
-        }
-        if (wanted & OFlags::ACCMODE) == OFlags::RDONLY
-            && let Some(file) = self.told(&path)?
-        {
-            return Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)));
-        }
-        if !self.names.own_root
-            && let Err(error) = self.may_open(&path, wanted)
-            && !(creates && error.kind() == io::ErrorKind::NotFound)
-        {
-            return Err(error);
-        }
-        let how = How {
-            flags: wanted - OFlags::CREATE,
-            mode: if nameless { self.widened(self.masked(mode)?, false) } else { Mode::empty() },
-            who: self.actor(&self.who),
-        };
-        match self.names.open_path(self.thread(), &path, how) {
-            Ok(file) => Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))),
-            Err(error) if creates && error.kind() == io::ErrorKind::NotFound => {
-                if native {
-                    CONTINUE
-                } else {
-                    self.create(&path, wanted, mode)
-                }
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Opens a file or a directory of the root's, if that takes no more than its name.
-    fn open_near(&self, place: &Where, text: &[u8], wanted: OFlags) -> io::Result<Option<Reply>> {
-        let creates = wanted.contains(OFlags::CREATE);
-        let exclusive = creates && wanted.contains(OFlags::EXCL);
-        let file = Where { follow: !exclusive && !wanted.contains(OFlags::NOFOLLOW), ..*place };
-        let Some(NearFile { directory, name, stat }) = self.near_file(&file, Some(text))? else { return Ok(None) };
-        match kind(&stat) {
-            _ if exclusive => return Err(errno(libc::EEXIST)),
-            FileType::Directory if creates => return Err(errno(libc::EISDIR)),
-            FileType::RegularFile | FileType::Directory => {}
-            // It may do something when it is opened, or have to wait.
-            _ => return Ok(None),
-        }
-        let flags = (wanted - OFlags::CREATE) | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = rustix::fs::openat(&directory.file, name, flags, Mode::empty())?;
-        // Somebody may have put a device there meanwhile. Where owners are not real, there is none.
-        if self.names.own_root && is_device(&file)? {
-            return Err(errno(libc::EACCES));
-        }
-        Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
-    }
-
-    /// Makes a file where there was none a moment ago; none if somebody was faster.
-    fn create_near(&self, place: &Where, text: &[u8], wanted: OFlags, mode: u32) -> io::Result<Option<Reply>> {
-        let Some((directory, name)) = self.near(place, Some(text))? else { return Ok(None) };
-        self.make(&directory.at(name)?, wanted, mode)
-    }
-
-    /// Makes a file where there is none.
-    fn create(&self, path: &[u8], wanted: OFlags, mode: u32) -> io::Result<Reply> {
-        if path.ends_with(b"/") {
-            return Err(errno(libc::EISDIR));
-        }
-        let actor = self.actor(&self.who);
-        let real = self.names.real(self.thread(), path, !wanted.contains(OFlags::EXCL), actor)?;
-        let place = self.names.place_at(self.thread(), &real, actor).map_err(exists_if_busy)?;
-        self.may_reach(&place.directory, &self.who)?;
-        if let Some(reply) = self.make(&place, wanted, mode)? {
-            return Ok(reply);
-        }
-        let how = How { flags: wanted - OFlags::CREATE, mode: Mode::empty(), who: actor };
-        let file = self.names.open_path(self.thread(), &real, how)?;
-        Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))
-    }
-
-    /// Makes a file at a place; none if there is one, and that is fine.
-    fn make(&self, place: &Place, wanted: OFlags, mode: u32) -> io::Result<Option<Reply>> {
-        let exclusive = wanted.contains(OFlags::EXCL);
-        match self.may_add_to(place) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !exclusive => return Ok(None),
-            result => result?,
-        }
-        let mode = self.masked(mode)?;
-        if !self.is_waiting() {
-            return DONE.map(Some);
-        }
-        // Nothing that is there already: to open it might take long.
-        let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
-        let on_disk = self.widened(mode, false);
-        let made = {
-            let _acting = self.acting()?;
-            rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, on_disk)
-        };
-        let file = match made {
-            Err(rustix::io::Errno::EXIST) if !exclusive => return Ok(None),
-            result => result?,
-        };
-        self.made(place, Some(mode), None)?;
-        Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
-    }
-
-    /// `struct open_how`: flags, mode, and how to resolve.
-    fn open_how(&self, place: &Where, how: u64) -> io::Result<Reply> {
-        let mut words = [0; 24];
-        memory::read(self.thread(), how, &mut words)?;
-        let word = |at: usize| u64::from_ne_bytes(words[at..at + 8].try_into().unwrap_or_default());
-        let (Ok(flags), Ok(mode)) = (i32::try_from(word(0)), u32::try_from(word(8))) else {
-            return Err(errno(libc::EINVAL));
-        };
-        // Rules about the way there are the kernel's to keep, which does not see the whole of it; programs do without, as
-        // they do on older kernels.
-        match word(16) {
-            0 => self.open(place, flags, mode),
-            _ => Err(errno(libc::ENOSYS)),
-        }
     }
 
     fn stat(&self, file: &Where, buffer: u64, extended: bool) -> io::Result<Reply> {
@@ -497,187 +350,6 @@ impl<'a> Named<'a> {
         DONE
     }
 
-    fn make_node(&self, place: &Where, mode: u32, device: u64) -> io::Result<Reply> {
-        if self.is_native(&[place])? {
-            return CONTINUE;
-        }
-        let kind = if mode & libc::S_IFMT == 0 { FileType::RegularFile } else { FileType::from_raw_mode(mode) };
-        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
-        if is_device && !self.who.can(CAP_MKNOD) {
-            return Err(errno(libc::EPERM));
-        }
-        let place = self.new_place(place)?;
-        let mode = self.masked(mode)?;
-        if !self.is_waiting() {
-            return DONE;
-        }
-        let stands_in = !self.names.own_root && is_device;
-        let (on_disk, number) = if stands_in { (FileType::RegularFile, 0) } else { (kind, device) };
-        {
-            let _acting = self.acting()?;
-            let name = OsStr::from_bytes(&place.name);
-            rustix::fs::mknodat(&place.directory, name, on_disk, self.widened(mode, false), number)?;
-        }
-        let device = stands_in.then(|| Device {
-            block: kind == FileType::BlockDevice,
-            major: rustix::fs::major(device),
-            minor: rustix::fs::minor(device),
-        });
-        self.made(&place, Some(mode), device)?;
-        DONE
-    }
-
-    fn make_directory(&self, place: &Where, mode: u32) -> io::Result<Reply> {
-        if self.is_native(&[place])? {
-            return CONTINUE;
-        }
-        let place = self.new_place(place)?;
-        let mode = self.masked(mode)? - Mode::SUID - Mode::SGID;
-        if !self.is_waiting() {
-            return DONE;
-        }
-        {
-            let _acting = self.acting()?;
-            let name = OsStr::from_bytes(&place.name);
-            rustix::fs::mkdirat(&place.directory, name, self.widened(mode, true))?;
-        }
-        self.made(&place, Some(mode), None)?;
-        DONE
-    }
-
-    fn make_symlink(&self, to: u64, place: &Where) -> io::Result<Reply> {
-        if self.is_native(&[place])? {
-            return CONTINUE;
-        }
-        let to = memory::read_string(self.thread(), to)?;
-        let place = self.new_place(place)?;
-        if !self.is_waiting() {
-            return DONE;
-        }
-        {
-            let _acting = self.acting()?;
-            rustix::fs::symlinkat(OsStr::from_bytes(&to), &place.directory, OsStr::from_bytes(&place.name))?;
-        }
-        self.made(&place, None, None)?;
-        DONE
-    }
-
-    /// Not left to the kernel, since this may change where names lead.
-    fn remove(&self, place: &Where, directory: bool) -> io::Result<Reply> {
-        let text = self.text(place)?.ok_or_else(|| errno(libc::ENOENT))?;
-        if let Some(refused) = names::irremovable(&text, directory) {
-            return Err(errno(refused));
-        }
-        let place = self.place(place)?;
-        self.may_take_from(&place)?;
-        let _changing = self.supervisor.files.changing();
-        if !self.is_waiting() {
-            return DONE;
-        }
-        let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        let gone = self.at(&place);
-        {
-            let _acting = self.acting()?;
-            rustix::fs::unlinkat(&place.directory, OsStr::from_bytes(&place.name), flags)?;
-        }
-        self.has_moved(gone);
-        DONE
-    }
-
-    /// What is at a place, on disk.
-    fn at(&self, place: &Place) -> Option<Statx> {
-        let name = OsStr::from_bytes(&place.name);
-        rustix::fs::statx(&place.directory, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).ok()
-    }
-
-    /// A file has another name now, or none.
-    fn has_moved(&self, file: Option<Statx>) {
-        // What was not there a moment ago may be anything.
-        if file.is_none_or(|stat| matches!(kind(&stat), FileType::Directory | FileType::Symlink)) {
-            self.names.have_moved();
-        }
-        if let Some(stat) = file {
-            self.supervisor.files.may_be_gone(&stat);
-        }
-    }
-
-    /// Not left to the kernel, since this may change where names lead.
-    fn rename(&self, from: &Where, to: &Where, flags: u32) -> io::Result<Reply> {
-        let (from, to) = (self.place(from)?, self.place(to)?);
-        self.may_take_from(&from)?;
-        match self.may_take_from(&to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.guarded(&to.directory)?.permits(&self.who, WRITE | EXECUTE)?;
-            }
-            result => result?,
-        }
-        let _changing = self.supervisor.files.changing();
-        if !self.is_waiting() {
-            return DONE;
-        }
-        let (moved, replaced) = (self.at(&from), self.at(&to));
-        {
-            let _acting = self.acting()?;
-            rustix::fs::renameat_with(
-                &from.directory,
-                OsStr::from_bytes(&from.name),
-                &to.directory,
-                OsStr::from_bytes(&to.name),
-                RenameFlags::from_bits_retain(flags),
-            )?;
-        }
-        self.has_moved(moved);
-        if replaced.is_some() {
-            self.has_moved(replaced);
-        }
-        DONE
-    }
-
-    fn link(&self, from: &Where, to: &Where) -> io::Result<Reply> {
-        if self.is_native(&[from, to])? {
-            return CONTINUE;
-        }
-        if !self.names.own_root {
-            self.may_link(from)?;
-        }
-        let to = self.new_place(to)?;
-        let name = OsStr::from_bytes(&to.name);
-        self.may_leave(from)?;
-        // By its own name where it has one: not even root may link a deleted file by its descriptor.
-        let source = if from.follow || from.path.is_none() { None } else { self.place(from).ok() };
-        match source {
-            Some(source) => {
-                if !self.is_waiting() {
-                    return DONE;
-                }
-                let _acting = self.acting()?;
-                let old = OsStr::from_bytes(&source.name);
-                rustix::fs::linkat(&source.directory, old, &to.directory, name, AtFlags::empty())?;
-            }
-            None => {
-                let file = self.look(from)?;
-                if !self.is_waiting() {
-                    return DONE;
-                }
-                let _acting = self.acting()?;
-                rustix::fs::linkat(CWD, link_to(&file), &to.directory, name, AtFlags::SYMLINK_FOLLOW)?;
-            }
-        }
-        DONE
-    }
-
-    /// A name elsewhere for what is to be looked at only would be one to change it by.
-    fn may_leave(&self, file: &Where) -> io::Result<()> {
-        if !self.names.has_read_only {
-            return Ok(());
-        }
-        match self.look_to_change(file) {
-            Err(error) if error.raw_os_error() == Some(libc::EROFS) => Err(errno(libc::EXDEV)),
-            // The kernel says better what is wrong with a link that leads nowhere.
-            _ => Ok(()),
-        }
-    }
-
     /// Whether somebody may do this to a file.
     pub(super) fn may(&self, file: &OwnedFd, who: &Credentials, mode: u32) -> io::Result<()> {
         if !self.names.own_root {
@@ -693,6 +365,6 @@ impl<'a> Named<'a> {
 pub(super) const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// What is there already, and cannot be made: a name of the view's own.
-fn exists_if_busy(error: io::Error) -> io::Error {
+pub(super) fn exists_if_busy(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(libc::EBUSY) { errno(libc::EEXIST) } else { error }
 }

@@ -5,10 +5,13 @@
 //! the view, or a link on the way to it, is walked name by name. The step's own root and working directory play no
 //! part: the same serves a step that is confined by chroot and one that is not.
 
+mod beneath;
 mod near;
 mod path;
 mod proc;
+mod walk;
 
+pub use self::beneath::is_device;
 pub use self::near::Directory;
 pub use self::path::irremovable;
 pub use self::proc::process_of;
@@ -23,6 +26,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use self::beneath::{inside, own};
 use self::near::Near;
 use super::acting::Acting;
 use super::call::Where;
@@ -32,11 +36,6 @@ use super::programs::Programs;
 use super::{errno, memory, turn};
 use crate::exec::view::{self, Lead, View};
 use crate::sys::Owner;
-
-/// As many links as the kernel follows in one path.
-const HOPS: usize = 40;
-/// The kernel gives up a walk inside a root that races with a rename anywhere; one that loses this often is attacked.
-const RACES: usize = 128;
 
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
@@ -472,83 +471,6 @@ impl Names {
             None => Ok(own(self.root.as_fd(), &real, how, ResolveFlags::NO_SYMLINKS)?),
         }
     }
-
-    /// The path without links, dots and doubles that a path means. Its last name need not be there.
-    pub fn real(&self, thread: i32, path: &[u8], follow: bool, who: Option<&Credentials>) -> io::Result<Vec<u8>> {
-        let mut todo = path::reversed(path);
-        let must_be_directory = path.len() > 1 && path.ends_with(b"/");
-        let mut done: Vec<u8> = Vec::new();
-        let mut hops = 0;
-        while let Some(name) = todo.pop() {
-            if name == b".." {
-                let end = done.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-                done.truncate(end);
-                continue;
-            }
-            done.push(b'/');
-            done.extend(&name);
-            let last = todo.is_empty() && !must_be_directory;
-            if last && !follow {
-                break;
-            }
-            let found = match self.step(thread, &done, who) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && todo.is_empty() => break,
-                found => found?,
-            };
-            match found {
-                Step::Directory => {}
-                Step::Other if todo.is_empty() => {}
-                Step::Other => return Err(errno(libc::ENOTDIR)),
-                // A link that no path leads through, such as that to a pipe.
-                Step::Dead if todo.is_empty() => break,
-                Step::Dead => return Err(errno(libc::ENOENT)),
-                Step::Link(target) => {
-                    hops += 1;
-                    if hops > HOPS {
-                        return Err(errno(libc::ELOOP));
-                    }
-                    if target.first() == Some(&b'/') {
-                        done.clear();
-                    } else {
-                        let end = done.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-                        done.truncate(end);
-                    }
-                    todo.extend(path::reversed(&target));
-                }
-            }
-        }
-        if done.is_empty() {
-            done.push(b'/');
-        }
-        Ok(done)
-    }
-
-    /// What a path is, all of whose names but the last are directories.
-    fn step(&self, thread: i32, path: &[u8], who: Option<&Credentials>) -> io::Result<Step> {
-        let how = How::look(false, who);
-        let file = match self.lead(path) {
-            Some(Entry { lead: Opened::Proc, target, .. }) => {
-                let rest = path::below(path, target).unwrap_or_default();
-                return self.step_in_proc(thread, rest.strip_prefix(b"/").unwrap_or(rest));
-            }
-            Some(entry) => self.open_lead(thread, entry, path, how)?,
-            None => inside(self.root.as_fd(), path, how, ResolveFlags::NO_SYMLINKS)?,
-        };
-        Ok(match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) {
-            FileType::Directory => Step::Directory,
-            FileType::Symlink => Step::Link(rustix::fs::readlinkat(&file, "", Vec::new())?.into_bytes()),
-            _ => Step::Other,
-        })
-    }
-}
-
-/// What one name on the way is.
-enum Step {
-    Directory,
-    Link(Vec<u8>),
-    /// A link of /proc to what has no path here.
-    Dead,
-    Other,
 }
 
 /// The path in a call, as its caller wrote it; none when the descriptor itself is meant.
@@ -579,70 +501,4 @@ fn read_link(path: &str) -> io::Result<Vec<u8>> {
 /// Where an open file lies on the host.
 pub fn host_path(file: &impl AsFd) -> io::Result<Vec<u8>> {
     Ok(std::fs::read_link(link_to(file))?.into_os_string().into_vec())
-}
-
-/// The flags that a handle may have.
-const OF_HANDLES: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// The flags that there are.
-const KNOWN: OFlags = OFlags::ACCMODE
-    .union(OFlags::CREATE)
-    .union(OFlags::EXCL)
-    .union(OFlags::NOCTTY)
-    .union(OFlags::TRUNC)
-    .union(OFlags::APPEND)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::SYNC)
-    .union(OFlags::DSYNC)
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NOATIME)
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::TMPFILE);
-
-fn kind_of(file: &OwnedFd) -> Result<FileType, Errno> {
-    Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode))
-}
-
-fn opens_a_driver(kind: FileType) -> bool {
-    matches!(kind, FileType::BlockDevice | FileType::CharacterDevice)
-}
-
-/// Whether an open file is a device.
-pub fn is_device(file: &OwnedFd) -> Result<bool, Errno> {
-    kind_of(file).map(opens_a_driver)
-}
-
-/// Opens what is the step's own, which no device is: it may have made one of a disk of the host's.
-fn own(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    if how.flags.contains(OFlags::PATH) {
-        return inside(directory, path, how, resolve);
-    }
-    // Looked at first: what is no file may do something when it is opened, or have to wait.
-    let flags = HANDLE | how.flags & (OFlags::NOFOLLOW | OFlags::DIRECTORY);
-    match kind_of(&inside(directory, path, How { flags, mode: Mode::empty(), ..how }, resolve)?)? {
-        FileType::RegularFile | FileType::Directory => {}
-        kind if opens_a_driver(kind) => return Err(Errno::ACCESS),
-        _ => turn::give_way(),
-    }
-    let file = inside(directory, path, how, resolve)?;
-    // Somebody may have put another file there meanwhile.
-    if is_device(&file)? { Err(Errno::ACCESS) } else { Ok(file) }
-}
-
-/// Opens a path as if a directory were `/`.
-fn inside(directory: BorrowedFd<'_>, path: &[u8], how: How<'_>, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = how.flags | OFlags::CLOEXEC | OFlags::NOCTTY;
-    // openat2 refuses what open ignores.
-    let known = if flags.contains(OFlags::PATH) { OF_HANDLES } else { KNOWN };
-    let flags = flags & known;
-    let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let _acting = Acting::for_files(how.who).map_err(|_| Errno::PERM)?;
-    for _ in 0..RACES {
-        match rustix::fs::openat2(directory, OsStr::from_bytes(path), flags, how.mode, resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
-    }
-    Err(Errno::AGAIN)
 }

@@ -7,7 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::{How, Names, Step, path};
+use super::walk::Step;
+use super::{How, Names, path};
 use crate::exec::emulate::{errno, turn};
 
 /// Tells about the host, or reaches it.
