@@ -127,6 +127,33 @@ static int traced(void)
     return printf("traceme: %s\n", WIFEXITED(status) && !WEXITSTATUS(status) ? "works" : "ended");
 }
 
+/* A directory is its maker's from the first moment on, for whoever comes by. */
+static int making(void)
+{
+    const char *own = "playground";
+    int failed = 0, file, status;
+    pid_t child;
+
+    if (mkdir(own, 0777) || chmod(own, 0777) || chdir(own) || setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000))
+        return printf("become a user: %s\n", strerror(errno));
+    child = fork();
+    if (child == 0) {
+        for (int i = 0; i < 2000; i++) {
+            file = open("d/f", O_CREAT | O_WRONLY, 0600);
+            if (file < 0)
+                failed += errno == EACCES;
+            else
+                close(file), unlink("d/f");
+        }
+        _exit(failed > 99 ? 99 : failed);
+    }
+    while (waitpid(child, &status, WNOHANG) == 0)
+        if (mkdir("d", 0755) == 0)
+            while (rmdir("d") && errno == ENOTEMPTY)
+                unlink("d/f");
+    return printf("%d refused\n", WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+}
+
 static void say(const char *what, long result)
 {
     printf("%s: %s\n", what, result < 0 ? strerror(errno) : "made");
@@ -163,7 +190,7 @@ int main(int count, char **words)
     static const struct { const char *name; int (*attempt)(void); } traps[] = {
         {"undumpable", undumpable}, {"ids", ids}, {"keep", keep},
         {"passing", passing}, {"narrow", narrow}, {"capabilities", capabilities}, {"traced", traced},
-        {"refusals", refusals},
+        {"making", making}, {"refusals", refusals},
     };
 
     for (unsigned i = 0; count > 1 && i < sizeof traps / sizeof *traps; i++)

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
     ("a step can debug its own, where it is not traced for its life", debuggers),
     ("trap 23: root reads what nobody may", closed_files),
     ("what moves is found where it is, and nowhere else", moving),
+    ("a user's new directory is never root's", making),
     ("links lead to the step's own /proc and /dev", links_to_the_kernels),
     ("what cannot be done is refused as the kernel refuses it", refusals),
 ];
@@ -191,6 +192,11 @@ fn moving(ground: &Ground) {
     let start = "chmod 1777 /tmp; rm -rf /tmp/m; mkdir /tmp/m && chown app:app /tmp/m && cd /tmp/m";
     assert_eq!(ground.run(&root, &shell(&format!("{start}; {script}"))).success(), expected);
     assert_eq!(ground.run(&root, &shell(&format!("{start}; su app -c '{script}'"))).success(), expected);
+}
+
+/// Met as npm, whose threads make folders for each other, on a machine that was busy.
+fn making(ground: &Ground) {
+    check(ground, "making", "0 refused\n");
 }
 
 /// Met as a log file that is a link to /dev/stdout, and was not there for whoever looked.

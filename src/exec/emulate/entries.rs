@@ -38,17 +38,15 @@ impl Named<'_> {
         }
         let stands_in = !self.names.own_root && is_device;
         let (on_disk, number) = if stands_in { (FileType::RegularFile, 0) } else { (kind, device) };
-        {
-            let _acting = self.acting()?;
-            let name = OsStr::from_bytes(&place.name);
-            rustix::fs::mknodat(&place.directory, name, on_disk, self.widened(mode, false), number)?;
-        }
         let device = stands_in.then(|| Device {
             block: kind == FileType::BlockDevice,
             major: rustix::fs::major(device),
             minor: rustix::fs::minor(device),
         });
-        self.made(&place, Some(mode), device)?;
+        self.make_owned(&place, Some(mode), device, || {
+            let name = OsStr::from_bytes(&place.name);
+            rustix::fs::mknodat(&place.directory, name, on_disk, self.widened(mode, false), number)
+        })?;
         DONE
     }
 
@@ -61,12 +59,10 @@ impl Named<'_> {
         if !self.is_waiting() {
             return DONE;
         }
-        {
-            let _acting = self.acting()?;
+        self.make_owned(&place, Some(mode), None, || {
             let name = OsStr::from_bytes(&place.name);
-            rustix::fs::mkdirat(&place.directory, name, self.widened(mode, true))?;
-        }
-        self.made(&place, Some(mode), None)?;
+            rustix::fs::mkdirat(&place.directory, name, self.widened(mode, true))
+        })?;
         DONE
     }
 
@@ -79,11 +75,9 @@ impl Named<'_> {
         if !self.is_waiting() {
             return DONE;
         }
-        {
-            let _acting = self.acting()?;
-            rustix::fs::symlinkat(OsStr::from_bytes(&to), &place.directory, OsStr::from_bytes(&place.name))?;
-        }
-        self.made(&place, None, None)?;
+        self.make_owned(&place, None, None, || {
+            rustix::fs::symlinkat(OsStr::from_bytes(&to), &place.directory, OsStr::from_bytes(&place.name))
+        })?;
         DONE
     }
 

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 
@@ -34,6 +34,8 @@ pub struct Files {
     seen: Mutex<HashMap<Inode, Seen>>,
     /// Held by whoever takes a name away.
     changing: Mutex<()>,
+    /// Held by whoever makes a file that is not root's, until it is recorded whose it is; by others while they ask.
+    making: RwLock<()>,
     /// Some process has changed its root: paths mean different things to different processes.
     roots_differ: AtomicBool,
 }
@@ -88,6 +90,7 @@ impl Files {
         };
         let path = OsStr::from_bytes(&path);
         let nothing: &mut [u8] = &mut [];
+        let _settled = self.settled();
         let length = if file.follow || file.path.is_none() {
             rustix::fs::getxattr(path, XATTR, nothing)
         } else {
@@ -171,6 +174,7 @@ impl Files {
 
     /// What the store says of an open file.
     pub fn owner(&self, file: &OwnedFd, stat: &Statx) -> io::Result<Option<Owner>> {
+        let _settled = self.settled();
         if carries_attributes(stat) {
             return Owner::get_at(&link_to(file));
         }
@@ -184,6 +188,7 @@ impl Files {
     /// What the store says of a file by this path, which is looked at only if the file has changed since. For those who
     /// hear of every name that goes away (see [`may_be_gone`](Self::may_be_gone)) and have no namespaces.
     pub fn seen_owner(&self, path: impl FnOnce() -> PathBuf, stat: &Statx) -> io::Result<Option<Owner>> {
+        let _settled = self.settled();
         if !carries_attributes(stat) {
             return Ok(self.owner_aside(stat));
         }
@@ -211,9 +216,24 @@ impl Files {
         self.seen().remove(&inode(stat));
     }
 
+    /// For as long as it takes to make a file and record whose it is: whoever asks meanwhile would hear that it is root's.
+    pub fn making(&self) -> RwLockWriteGuard<'_, ()> {
+        self.making.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settled(&self) -> RwLockReadGuard<'_, ()> {
+        self.making.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whoever takes a name away, or moves it, looks first at what it is: one at a time.
     pub fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records the owner of a file that was just made, of which the store says nothing.
+    pub fn record_new(&self, file: OwnedFd, owner: Owner) -> io::Result<()> {
+        let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        self.record(Known { file, stat, owner: None }, owner)
     }
 
     /// Records an owner.

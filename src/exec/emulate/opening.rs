@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::call::Where;
 use super::files::{Place, kind};
@@ -128,15 +129,13 @@ impl Named<'_> {
         // Nothing that is there already: to open it might take long.
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
         let on_disk = self.widened(mode, false);
-        let made = {
-            let _acting = self.acting()?;
+        let made = self.make_owned(place, Some(mode), None, || {
             rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, on_disk)
-        };
+        });
         let file = match made {
-            Err(rustix::io::Errno::EXIST) if !exclusive => return Ok(None),
+            Err(Errno::EXIST) if !exclusive => return Ok(None),
             result => result?,
         };
-        self.made(place, Some(mode), None)?;
         Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
     }
 

@@ -114,6 +114,7 @@ impl Supervisor {
             return DONE;
         }
         let name = OsStr::from_bytes(&place.name);
+        let _making = self.files.making();
         match kind {
             FileType::Fifo | FileType::Socket => rustix::fs::mknodat(&place.directory, name, kind, mode, 0)?,
             _ => drop(rustix::fs::openat(&place.directory, name, NEW_FILE, mode)?),
@@ -136,6 +137,7 @@ impl Supervisor {
         if !self.listener.is_waiting(notification) {
             return DONE;
         }
+        let _making = self.files.making();
         rustix::fs::mkdirat(&place.directory, OsStr::from_bytes(&place.name), mode)?;
         self.own(&place, owner)
     }
@@ -155,6 +157,7 @@ impl Supervisor {
         if !self.listener.is_waiting(notification) {
             return DONE;
         }
+        let _making = self.files.making();
         rustix::fs::symlinkat(OsStr::from_bytes(&to), &place.directory, OsStr::from_bytes(&place.name))?;
         self.own(&place, owner)
     }
@@ -187,6 +190,7 @@ impl Supervisor {
         }
         let wanted = OFlags::from_bits_retain(flags.unsigned_abs());
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let _making = self.files.making();
         match rustix::fs::openat(&place.directory, name, flags, mode) {
             Ok(file) => {
                 owner.set_at(&link_to(&file))?;
@@ -263,7 +267,7 @@ impl Supervisor {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file: OwnedFd =
             rustix::fs::openat(place.directory.as_fd(), OsStr::from_bytes(&place.name), flags, Mode::empty())?;
-        self.files.record(self.files.know(file)?, owner)?;
+        self.files.record_new(file, owner)?;
         DONE
     }
 }

@@ -8,10 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
 
 use super::call::Where;
 use super::credentials::{Credentials, UNCHANGED};
-use super::files::{Place, link_to};
+use super::files::{Place, kind, link_to};
 use super::names::{How, descriptor, host_path};
 use super::paths::{HANDLE, Named};
 use super::permission::{EXECUTE, Guarded, READ, WRITE};
@@ -75,7 +76,7 @@ impl Named<'_> {
     pub(super) fn status_of_descriptor(&self, number: i32) -> io::Result<Statx> {
         let link = descriptor(self.thread(), number);
         match rustix::fs::statx(CWD, &link, AtFlags::empty(), STATUS) {
-            Err(rustix::io::Errno::NOENT) => Err(errno(libc::EBADF)),
+            Err(Errno::NOENT) => Err(errno(libc::EBADF)),
             stat => self.status_of(Path::new(&link), stat?),
         }
     }
@@ -132,19 +133,30 @@ impl Named<'_> {
         self.supervisor.files.record(known, owner)
     }
 
-    /// Records whose a file is that was just made, and its mode where the disk has a wider one.
-    pub(super) fn made(&self, place: &Place, mode: Option<Mode>, device: Option<Device>) -> io::Result<()> {
+    /// Makes a file by `make`, and records whose it is, and its mode where the disk has a wider one.
+    pub(super) fn make_owned<T>(
+        &self,
+        place: &Place,
+        mode: Option<Mode>,
+        device: Option<Device>,
+        make: impl FnOnce() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         if self.names.own_root {
-            return Ok(());
+            let _acting = self.acting().map_err(|_| Errno::PERM)?;
+            return make();
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, Mode::empty())?;
-        let parent = self.status(&place.directory)?;
+        let parent = self.status(&place.directory).map_err(number)?;
         let inherits = u32::from(parent.stx_mode) & libc::S_ISGID != 0;
         let gid = if inherits { parent.stx_gid } else { self.who.group.files };
+        // Root's own need no record.
+        let is_recorded = !self.who.is_root_for_files() || device.is_some();
+        let _making = is_recorded.then(|| self.supervisor.files.making());
+        let made = make()?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&place.directory, OsStr::from_bytes(&place.name), flags, Mode::empty())?;
         let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let on_disk = u32::from(stat.stx_mode) & 0o7777;
-        let directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+        let directory = kind(&stat) == FileType::Directory;
         let mode = mode.map(|mode| if inherits && directory { mode | Mode::SGID } else { mode });
         if inherits && directory {
             rustix::fs::chmod(link_to(&file), Mode::from_raw_mode(on_disk) | Mode::SGID)?;
@@ -152,7 +164,10 @@ impl Named<'_> {
         let mode = mode.map(Mode::as_raw_mode).filter(|mode| mode | self.wide(directory) != *mode);
         let owner = Owner { uid: self.who.user.files, gid, device, mode };
         // Of a new file the store says nothing.
-        if owner == Owner::default() { Ok(()) } else { self.record(file, owner) }
+        if owner != Owner::default() {
+            self.supervisor.files.record_new(file, owner).map_err(number)?;
+        }
+        Ok(made)
     }
 
     /// The bits that a file needs on disk so that this process can open it again.
@@ -214,4 +229,9 @@ impl Named<'_> {
     pub(super) fn may_link(&self, file: &Where) -> io::Result<()> {
         self.guarded(&self.look(file)?)?.may_be_linked(&self.who)
     }
+}
+
+/// What the caller is told of a fault.
+fn number(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
