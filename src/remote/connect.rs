@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::last_words::LastWords;
 use super::{Address, Error, Result, Tls};
 
 /// An engine that does not even accept within this time is away, unless somebody says another.
@@ -78,7 +79,8 @@ async fn open(address: &Address, tls: Option<&Tls>) -> Result<Box<dyn Io>> {
             let name = ServerName::try_from(tls.server_name.as_ref().unwrap_or(host).clone())
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
             let connector = TlsConnector::from(Arc::new(tls.trust()?));
-            Ok(Box::new(connector.connect(name, socket).await.map_err(failed)?))
+            // TLS 1.3 refuses a client only after the client was told that all is well.
+            Ok(Box::new(LastWords::new(connector.connect(name, socket).await.map_err(failed)?)))
         }
     }
 }

@@ -10,6 +10,7 @@ mod client;
 mod connect;
 mod docker;
 mod grpc;
+mod last_words;
 mod session;
 mod solve;
 mod status;
