@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 
 use super::call::{Call, Where};
 use super::credentials::Credentials;
@@ -130,6 +130,10 @@ impl Case<'_> {
     }
 
     fn add(&self, place: &Place) -> io::Result<()> {
+        // That a name is taken, the kernel says before it asks who wants it.
+        if rustix::fs::statat(&place.directory, OsStr::from_bytes(&place.name), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(());
+        }
         match self.directory(place)? {
             Some(directory) => directory.permits(&self.who, WRITE | EXECUTE),
             None => Ok(()),
