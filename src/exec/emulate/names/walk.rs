@@ -12,6 +12,7 @@ use crate::exec::emulate::errno;
 
 /// As many links as the kernel follows in one path.
 const HOPS: usize = 40;
+
 impl Names {
     /// The path without links, dots and doubles that a path means. Its last name need not be there.
     pub fn real(&self, thread: i32, path: &[u8], follow: bool, who: Option<&Credentials>) -> io::Result<Vec<u8>> {
