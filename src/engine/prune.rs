@@ -1,6 +1,6 @@
 //! Frees what can be made again: build cache, unpacked layers, cache mounts, leftovers of killed processes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -184,15 +184,28 @@ fn going(
 }
 
 /// A record outlives its result on purpose: what stands on the result is still recognised by it. It goes when
-/// everything goes, or when nobody has used it for as long as was asked for.
+/// everything goes, or when nobody has used it for as long as was asked for. Several may lead to one result, such as
+/// that of a checkout by the times of its files and that of any checkout by their content: a use is one of all.
 fn records(state: &State, keep: &Keep, now: SystemTime) -> anyhow::Result<()> {
-    for record in state.cache().list()? {
-        let goes = if keep.newer_than.is_some() { !is_new(keep, Some(record.used), now) } else { takes_all(keep) };
+    let cache = state.cache();
+    let mut used: HashMap<Vec<String>, SystemTime> = HashMap::new();
+    let mut all = Vec::new();
+    for record in cache.list()? {
+        let results = cache.peek(&record.key)?.map(|record| record.results).unwrap_or_default();
+        let last = used.entry(results.clone()).or_insert(record.used);
+        *last = record.used.max(*last);
+        all.push((record.key, results));
+    }
+    for (key, results) in all {
+        let goes = match keep.newer_than {
+            Some(_) => !is_new(keep, used.get(&results).copied(), now),
+            None => takes_all(keep),
+        };
         if goes {
-            state.cache().remove(&record.key)?;
+            cache.remove(&key)?;
         }
     }
-    state.cache().tidy()
+    cache.tidy()
 }
 
 fn blobs(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> anyhow::Result<()> {
