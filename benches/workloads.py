@@ -96,34 +96,3 @@ def monorepo(folder, images=8):
     targets = " ".join(f"i{i}" for i in range(images))
     put(f"{folder}/Makefile", f"all: {targets}\n" +
         "i%:\n\t$(DOCKER) build -q --build-arg WHICH=$* -t bench/$@ .\n.PHONY: all\n")
-
-
-def configured(folder, checks=150, units=40):
-    """A project as autoconf leaves it: a script that asks the compiler and the tools about everything, and small units."""
-    headers = ("assert ctype dirent errno fcntl fenv float inttypes limits locale math poll pthread pwd regex sched signal "
-               "stdbool stdint stdio stdlib string strings termios time unistd wchar wctype").split()
-    script = "#!/bin/sh\nexec 5>config.log\nrm -f config.h\n"
-    for i in range(checks):
-        header = headers[i % len(headers)]
-        macro = f"HAVE_{header.upper()}_{i}"
-        script += (
-            f'echo "checking for {header} ({i})..."\ncat >conftest.c <<_END\n#include <{header}.h>\n'
-            f'int main(void) {{ return sizeof(int) == {i % 3 + 2}; }}\n_END\n'
-            f'ac_line=`expr "X{header}.h" : "X\\(.*\\)"`\nac_name=`echo "$ac_line" | sed "s/[^a-zA-Z0-9]/_/g"`\n'
-            'if gcc -c -g -O2 conftest.c >&5 2>conftest.err; then ac_result=yes; else ac_result=no; fi\n'
-            'grep -v "^ *+" conftest.err >conftest.er1; cat conftest.er1 >&5\n')
-        if i % 3 == 0:
-            script += ('if gcc -o conftest conftest.c >&5 2>&1 && test -x conftest && ./conftest; then ac_run=yes; else ac_run=no; fi\n'
-                       'test "$ac_run" = yes || ac_run=cross\n')
-        script += (f'rm -f conftest conftest.* core\ntest "$ac_result" = yes && echo "#define {macro} 1" >>config.h\n'
-                   f'case `(uname -s; uname -m) 2>/dev/null` in Linux*) echo "$ac_name" >>config.log;; esac\n')
-    script += "sed 's/@CFLAGS@/-g -O1/' Makefile.in >Makefile\n"
-    put(f"{folder}/configure", script)
-    for i in range(units):
-        includes = "".join(f"#include <{header}.h>\n" for header in headers)
-        put(f"{folder}/unit{i:02}.c", f'#include "config.h"\n{includes}int unit{i}(const char *s) {{ return (int)strlen(s) + {i}; }}\n')
-    calls = " + ".join(f"unit{i}(s)" for i in range(units))
-    declared = "".join(f"int unit{i}(const char *);\n" for i in range(units))
-    put(f"{folder}/main.c", f"{declared}int main(int n, char **v) {{ const char *s = v[n - 1]; return ({calls}) == 0; }}\n")
-    put(f"{folder}/Makefile.in", "OBJ := $(patsubst %.c,%.o,$(wildcard *.c))\nprogram: $(OBJ)\n\tgcc -o $@ $^\n"
-        "%.o: %.c config.h\n\tgcc @CFLAGS@ -c -o $@ $<\n")
