@@ -12,6 +12,7 @@ pub mod platform;
 pub mod progress;
 pub mod reference;
 pub mod secret;
+pub mod spread;
 
 pub use cancel::Cancel;
 pub use digest::{ChainId, DiffId, Digest, Hasher, VertexDigest};
@@ -21,3 +22,4 @@ pub use platform::Platform;
 pub use progress::{Event, Progress};
 pub use reference::Reference;
 pub use secret::Secret;
+pub use spread::spread;

@@ -11,9 +11,11 @@ use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
 use super::native;
 use super::stack::{DeltaId, Snapshot, StackDelta};
+use super::stamps::Stamps;
 use super::store::{Driver, Snapshots};
 use super::tree::Tree;
 use super::unpack;
+use super::waiting;
 use super::writer::DeltaWriter;
 use crate::base::Cancel;
 use crate::sys::owner::Ownership;
@@ -104,6 +106,8 @@ pub struct Active {
     base: Snapshot,
     writing: Option<Writing>,
     native: Option<native::Work>,
+    /// How the step left its directory, with the native driver.
+    left: Option<Stamps>,
     // Last, so that the writer's threads are gone before the folder is.
     place: Workplace,
 }
@@ -118,7 +122,7 @@ impl Active {
         let place = snapshots.0.workplace()?;
         let fs = place.path().join("fs");
         make_root(&fs)?;
-        Ok(Self { snapshots, base, writing: None, native: None, place })
+        Ok(Self { snapshots, base, writing: None, native: None, left: None, place })
     }
 
     /// When this was started, by the file system's clock: the time of what is made in it.
@@ -185,9 +189,9 @@ impl Active {
         fs::write(&path, self.base.record()).at(&path)?;
         let id = DeltaId(self.place.path().file_name().unwrap_or_default().to_string_lossy().into_owned());
         let to = self.snapshots.0.delta_dir(&id);
-        if self.snapshots.0.driver() == Driver::Native {
+        if let Some(looks) = self.left.take() {
             let made = Snapshot { deltas: [StackDelta::Made(id.clone())].into() };
-            native::leave_root(&self.snapshots, &Snapshot::merge([&self.base, &made]), self.place.path())?;
+            waiting::leave(&self.snapshots, &Snapshot::merge([&self.base, &made]), self.place.path(), looks)?;
         }
         let Self { place, .. } = self;
         if !place.publish(&to)? {
@@ -203,7 +207,7 @@ impl Active {
             writing.upper.save_owners(&place.join("fs")).at(&place)?;
         }
         if let Some(work) = self.native.take() {
-            work.commit(&self.snapshots, &self.base, &place, cancel)?;
+            self.left = Some(work.commit(&self.snapshots, &self.base, &place, cancel)?);
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;

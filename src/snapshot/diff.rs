@@ -89,6 +89,22 @@ pub(super) fn same(
     }
 }
 
+/// Whether two entries that are no directories are equal in all that a layer holds; contents are read.
+pub(super) fn is_same_file(
+    a: &Node,
+    b: &Node,
+    open_a: impl FnOnce() -> io::Result<FileData>,
+    open_b: impl FnOnce() -> io::Result<FileData>,
+) -> io::Result<bool> {
+    if (&a.kind, &a.meta) != (&b.kind, &b.meta) {
+        return Ok(false);
+    }
+    match a.kind {
+        Kind::File { size } if size > 0 => same_bytes(open_a()?, open_b()?),
+        _ => Ok(true),
+    }
+}
+
 fn same_bytes(mut a: impl Read, mut b: impl Read) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {

@@ -444,6 +444,10 @@ impl Upper for DiskDelta {
             }
             Err(error) => return Err(error.into()),
         };
+        let mut owners = lock(&self.owners);
+        if !owners.0.is_empty() {
+            owners.0.retain(|of, _| !of.starts_with(path));
+        }
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ mod memory;
 mod native;
 mod pool;
 mod stack;
+mod stamps;
 mod store;
 mod subtree;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod suite;
 pub(crate) mod testing;
 mod tree;
 mod unpack;
+mod waiting;
 mod walk;
 mod writer;
 

@@ -7,7 +7,7 @@
 //! deltas/ID/blob-*    layer blobs that were made of it
 //! chains/CHAIN        names the delta that is what this chain ID unpacks to
 //! indexes/CHAIN       what a layer holds that was read through and not unpacked
-//! roots/IDENTITY/     native driver: a whole root file system, waiting for the next step
+//! roots/IDENTITY/     native driver: a whole root file system that waits for a next step, and what it is
 //! active/RANDOM/      work in progress, locked by its process
 //! locks/              held while a layer is unpacked
 //! meaning             what owners and modes of the files in here mean
@@ -16,6 +16,7 @@
 //! To a process for which they would mean something else (in another user namespace, or with owners kept elsewhere)
 //! the folder is as good as empty: it has one of its own beside, whose name ends with its meaning.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,11 +30,12 @@ use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
 use super::host::Host;
 use super::stack::{DeltaId, Snapshot, StackDelta};
+use super::stamps::Stamps;
 use super::tree::Tree;
 use super::unpack::LazyLayer;
 use super::writer::DeltaWriter;
 use super::{blob, diff};
-use crate::base::Cancel;
+use crate::base::{Cancel, Digest};
 use crate::image::LayerBlob;
 use crate::layer::Compression;
 use crate::store::{BlobStore, lock::FileLock};
@@ -86,6 +88,8 @@ pub(super) struct Inner {
     swept: Once,
     /// Held as long as this value lives: a prune in another process must not take what is used here.
     in_use: Mutex<Option<FileLock>>,
+    /// What root directories looked like that this process has left, by what they are.
+    left: Mutex<HashMap<Digest, Stamps>>,
     /// How many layers this process has read through, and unpacked.
     pub indexed: AtomicUsize,
     pub unpacked: AtomicUsize,
@@ -114,6 +118,7 @@ impl Snapshots {
             host,
             swept: Once::new(),
             in_use: Mutex::default(),
+            left: Mutex::default(),
             indexed: AtomicUsize::new(0),
             unpacked: AtomicUsize::new(0),
         };
@@ -305,6 +310,10 @@ impl Inner {
 
     fn hold(&self) -> std::sync::MutexGuard<'_, Option<FileLock>> {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn left(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Stamps>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn delta_dir(&self, id: &DeltaId) -> PathBuf {

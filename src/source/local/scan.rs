@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, FileType, Stat};
 use super::at;
 use super::listing::{Builder, Child, Kept, Listing, Shelf};
 use crate::base::patterns::{Matcher, Parents};
-use crate::base::{Cancel, Digest, Hasher};
+use crate::base::{Cancel, Digest, Hasher, spread};
 use crate::sys::{Root, dir};
 
 /// Which files are in the context.
@@ -107,8 +107,7 @@ impl Scan {
     /// `cache` is a directory where a large context's files may be noted; none to keep them in memory.
     pub fn of(root: &Root, filter: &Filter<'_>, cache: Option<PathBuf>, cancel: &Cancel) -> io::Result<Self> {
         let (started, shelf) = (SystemTime::now(), Shelf::new(cache));
-        let found =
-            Walk { root, filter, shelf: &shelf, cancel, state: Mutex::default(), changed: Condvar::new() }.run()?;
+        let found = Walk { root, filter, shelf: &shelf, cancel }.run()?;
         let root = Stamp::of(&rustix::fs::fstat(root.fd())?);
         let mut scan = Self { dirs: found.dirs.into_iter().collect(), shelf, root, started };
         scan.drop_empty(found.ways)?;
@@ -191,20 +190,11 @@ struct Job {
     followed: bool,
 }
 
-#[derive(Default)]
-struct State {
-    todo: VecDeque<Job>,
-    working: usize,
-    failed: Option<io::Error>,
-}
-
 struct Walk<'a> {
     root: &'a Root,
     filter: &'a Filter<'a>,
     shelf: &'a Shelf,
     cancel: &'a Cancel,
-    state: Mutex<State>,
-    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -223,70 +213,12 @@ impl Found {
 
 impl Walk<'_> {
     fn run(&self) -> io::Result<Found> {
-        /// From here on there is work for several.
-        const MANY: usize = 8;
-        const MAX_THREADS: usize = 8;
         let first =
             Job { dir: PathBuf::new(), exclude: Parents::default(), include: Parents::default(), followed: false };
-        let mut todo = VecDeque::from([first]);
         let mut found = Found::default();
-        while todo.len() < MANY
-            && let Some(job) = todo.pop_front()
-        {
-            self.list(job, &mut todo, &mut found)?;
-        }
-        if !todo.is_empty() {
-            self.lock().todo = todo;
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-            std::thread::scope(|scope| {
-                let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| self.work())).collect();
-                found.append(self.work());
-                for other in others {
-                    match other.join() {
-                        Ok(part) => found.append(part),
-                        Err(panic) => std::panic::resume_unwind(panic),
-                    }
-                }
-            });
-            if let Some(error) = self.lock().failed.take() {
-                return Err(error);
-            }
-        }
+        let parts = spread(first, &|job, below, found| self.list(job, below, found))?;
+        parts.into_iter().for_each(|part| found.append(part));
         Ok(found)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn work(&self) -> Found {
-        let mut found = Found::default();
-        let mut state = self.lock();
-        loop {
-            if state.failed.is_some() {
-                return found;
-            }
-            let Some(job) = state.todo.pop_back() else {
-                if state.working == 0 {
-                    return found;
-                }
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            state.working += 1;
-            drop(state);
-            let mut below = VecDeque::new();
-            let listed = self.list(job, &mut below, &mut found);
-            state = self.lock();
-            state.working -= 1;
-            if let Err(error) = listed {
-                state.failed = Some(error);
-            }
-            if !below.is_empty() || state.working == 0 || state.failed.is_some() {
-                self.changed.notify_all();
-            }
-            state.todo.append(&mut below);
-        }
     }
 
     fn list(&self, job: Job, below: &mut VecDeque<Job>, found: &mut Found) -> io::Result<()> {

@@ -1,0 +1,489 @@
+//! Root directories that steps have left, whole file systems that wait for a next step. The one that has most in common
+//! with what is asked for is brought to it, path by path: a build that begins in its middle, a stage beside another or a
+//! copied file cost what changed, not what is there.
+//!
+//! One directory each: `root` with its `root.owners`, and `snapshot`, which says what it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::copy::Copier;
+use super::delta::{Delta, Name, Stack};
+use super::disk::DiskDelta;
+use super::error::{At, Result};
+use super::stack::{Snapshot, StackDelta};
+use super::stamps::Stamps;
+use super::store::{Snapshots, list};
+use super::tree::{Node, Tree};
+use super::writer::DeltaWriter;
+use crate::base::Cancel;
+use crate::sys::{Root, meta};
+
+/// Each is as large as what it was made of: enough for stages side by side, or for bases in turn.
+const MAX: usize = 4;
+
+const FILES: [&str; 2] = ["root", "root.owners"];
+
+/// Moves a directory that is `base`, or was made so, to `place/root`. What it looked like when it was left, where that is
+/// known; none where none is near.
+pub(super) fn take(
+    snapshots: &Snapshots,
+    base: &Snapshot,
+    place: &Path,
+    cancel: &Cancel,
+) -> Result<Option<Option<Stamps>>> {
+    let identity = base.identity();
+    if claim(&folder(snapshots).join(identity.hex()), place)? {
+        // What is there under this name was left there once, by whoever made its last delta.
+        return Ok(Some(snapshots.0.left().remove(&identity)));
+    }
+    for candidate in candidates(snapshots, base)? {
+        let Some(plan) = Plan::new(snapshots, &candidate, base)? else { continue };
+        if !claim(&candidate.path, place)? {
+            // Another process was faster.
+            continue;
+        }
+        let root = place.join("root");
+        plan.carry_out(snapshots, &root, cancel).at(&root)?;
+        return Ok(Some(None));
+    }
+    Ok(None)
+}
+
+/// Keeps `place/root` for a step on top of this snapshot.
+pub(super) fn leave(snapshots: &Snapshots, made: &Snapshot, place: &Path, looks: Stamps) -> Result<()> {
+    let left = place.join("left");
+    fs::create_dir_all(&left).at(&left)?;
+    let said = left.join("snapshot");
+    fs::write(&said, made.record()).at(&said)?;
+    transfer(place, &left)?;
+    let folder = folder(snapshots);
+    fs::create_dir_all(&folder).at(&folder)?;
+    make_room(snapshots, &folder)?;
+    let identity = made.identity();
+    let to = folder.join(identity.hex());
+    fs::rename(&left, &to).at(&to)?;
+    let mut known = snapshots.0.left();
+    known.retain(|identity, _| folder.join(identity.hex()).exists());
+    known.insert(identity, looks);
+    Ok(())
+}
+
+fn folder(snapshots: &Snapshots) -> PathBuf {
+    snapshots.0.dir.join("roots")
+}
+
+/// Removes the oldest, until there is room for one more.
+fn make_room(snapshots: &Snapshots, folder: &Path) -> Result<()> {
+    let mut waiting = Vec::new();
+    for name in list(folder)? {
+        let path = folder.join(name);
+        // Another process may have taken it meanwhile.
+        if let Ok(meta) = fs::metadata(&path) {
+            waiting.push((meta.modified().at(&path)?, path));
+        }
+    }
+    waiting.sort();
+    for (_, path) in waiting.iter().take((waiting.len() + 1).saturating_sub(MAX)) {
+        let grave = snapshots.0.workplace()?;
+        match fs::rename(path, grave.path().join("root")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.at(path)?,
+        }
+        grave.discard()?;
+    }
+    Ok(())
+}
+
+/// False when there is none, or no longer.
+fn claim(waiting: &Path, place: &Path) -> Result<bool> {
+    let left = place.join("left");
+    match fs::rename(waiting, &left) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).at(waiting),
+    }
+    transfer(&left, place)?;
+    fs::remove_dir_all(&left).at(&left)?;
+    Ok(true)
+}
+
+/// The directory and its owner table travel together.
+fn transfer(from: &Path, to: &Path) -> Result<()> {
+    for name in FILES {
+        match fs::rename(from.join(name), to.join(name)) {
+            Err(error) if name == "root" || error.kind() != io::ErrorKind::NotFound => return Err(error).at(from),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+struct Candidate {
+    path: PathBuf,
+    snapshot: Snapshot,
+    /// How many deltas it has in common with what is asked for, from the bottom.
+    common: usize,
+}
+
+/// What has anything in common, most first.
+fn candidates(snapshots: &Snapshots, base: &Snapshot) -> Result<Vec<Candidate>> {
+    let folder = folder(snapshots);
+    let mut candidates = Vec::new();
+    for name in list(&folder)? {
+        let path = folder.join(name);
+        // Taken meanwhile, or of a dockless that did not say.
+        let Ok(text) = fs::read_to_string(path.join("snapshot")) else { continue };
+        // Only what is still there tells what it changed.
+        let Ok(Some(snapshot)) = snapshots.load(&text) else { continue };
+        let common = snapshot.deltas.iter().zip(base.deltas.iter()).take_while(|(ours, theirs)| ours == theirs).count();
+        if common > 0 {
+            candidates.push(Candidate { path, snapshot, common });
+        }
+    }
+    candidates.sort_by_key(|candidate| (std::cmp::Reverse(candidate.common), candidate.snapshot.len()));
+    Ok(candidates)
+}
+
+/// What makes one snapshot's directory another's.
+struct Plan {
+    tree: Arc<dyn Tree>,
+    /// Removed, with all below.
+    gone: Vec<PathBuf>,
+    /// Copied, with all below.
+    made: Vec<(PathBuf, Node)>,
+    /// Directories of both, and whether theirs has attributes that ours has not.
+    kept: BTreeMap<PathBuf, (Node, bool)>,
+}
+
+impl Plan {
+    /// None where it cannot be told, name by name.
+    fn new(snapshots: &Snapshots, from: &Candidate, to: &Snapshot) -> Result<Option<Self>> {
+        let deltas = |all: &[StackDelta]| all.iter().rev().map(|delta| snapshots.delta(delta)).collect::<Vec<_>>();
+        let (theirs, ours) = (deltas(&from.snapshot.deltas[from.common..]), deltas(&to.deltas[from.common..]));
+        let (old, tree) = (snapshots.tree(&from.snapshot), snapshots.tree(to));
+        let all = theirs.iter().chain(&ours).cloned().collect();
+        let own = Stack::new(ours);
+        let plan = Self { tree: Arc::clone(&tree), gone: Vec::new(), made: Vec::new(), kept: BTreeMap::new() };
+        let mut search = Search { all, own, old, new: tree, plan };
+        let told = search.dirs().and_then(|()| search.can_be_made());
+        Ok(told.at(&from.path)?.then_some(search.plan))
+    }
+
+    fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
+        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host)?);
+        let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
+        let check = || cancel.check().map_err(io::Error::other);
+        for path in &self.gone {
+            check()?;
+            writer.remove(path)?;
+        }
+        let mut copier = Copier::new(Arc::clone(&self.tree));
+        for (path, node) in self.made {
+            check()?;
+            copier.entry(&mut writer, &path, &path, node)?;
+        }
+        let root = Root::open(path)?;
+        for (path, (node, has_more)) in &self.kept {
+            if *has_more {
+                meta::clear_xattrs(root.open_dir(path)?)?;
+            }
+            writer.set_meta(path, &node.meta)?;
+        }
+        writer.finish()?;
+        super::active::open_to_all(&upper, &*self.tree)?;
+        upper.save_owners(path)
+    }
+}
+
+/// Looks at all that is named by deltas that only one of the two has.
+struct Search {
+    all: Vec<Arc<dyn Delta>>,
+    /// Those of what is asked for.
+    own: Stack,
+    old: Arc<dyn Tree>,
+    new: Arc<dyn Tree>,
+    plan: Plan,
+}
+
+impl Search {
+    fn dirs(&mut self) -> io::Result<()> {
+        let mut todo = vec![PathBuf::new()];
+        while let Some(dir) = todo.pop() {
+            let (old, new) = (self.old.lookup(&dir)?, self.new.lookup(&dir)?);
+            match (old, new) {
+                (Some(old), Some(new)) if old.is_dir() && new.is_dir() && self.is_merged(&dir)? => {
+                    let has_more = old.meta.xattrs.keys().any(|key| !new.meta.xattrs.contains_key(key));
+                    self.plan.kept.insert(dir.clone(), (new, has_more));
+                    todo.extend(self.names(&dir)?.into_iter().map(|name| dir.join(name)));
+                }
+                (old, new) => {
+                    if old.is_some() {
+                        self.plan.gone.push(dir.clone());
+                    }
+                    self.plan.made.extend(new.map(|new| (dir, new)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each delta that has anything there has a directory that shows what is below it.
+    fn is_merged(&self, dir: &Path) -> io::Result<bool> {
+        for delta in &self.all {
+            if delta.find(dir)?.alone {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<BTreeSet<OsString>> {
+        let mut names = BTreeSet::new();
+        for delta in &self.all {
+            if dir.as_os_str().is_empty() || delta.find(dir)?.node.is_some() {
+                names.extend(delta.names(dir)?.into_iter().map(|name| match name {
+                    Name::Entry(name) | Name::Whiteout(name) => name,
+                }));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Further names of a file are in its own delta. Where that is one of both, they may be in the directory, untouched,
+    /// and nobody could link to them without looking at everything.
+    fn can_be_made(&self) -> io::Result<bool> {
+        let mut todo: Vec<(PathBuf, Node)> = self.plan.made.clone();
+        while let Some((path, node)) = todo.pop() {
+            if node.inode.is_some() && self.own.lookup(&path)?.is_none() {
+                return Ok(false);
+            }
+            if node.is_dir() {
+                for name in self.new.read_dir(&path)? {
+                    let path = path.join(name);
+                    todo.extend(self.new.lookup(&path)?.map(|node| (path, node)));
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::io::Read as _;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use proptest::prelude::*;
+
+    use super::super::testing::{apply, dir, file, hard, link};
+    use super::*;
+    use crate::snapshot::Driver;
+    use crate::store::MemoryBlobs;
+    use crate::sys::RootFs;
+    use crate::sys::owner::Ownership;
+
+    struct Case {
+        dir: tempfile::TempDir,
+        snapshots: Snapshots,
+    }
+
+    fn case(ownership: Ownership) -> Case {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Arc::new(MemoryBlobs::new());
+        let snapshots = Snapshots::open_undecided(dir.path(), blobs, Some(ownership)).unwrap();
+        snapshots.decide(Driver::Native);
+        Case { dir, snapshots }
+    }
+
+    fn ownership() -> Ownership {
+        if rustix::process::geteuid().is_root() { Ownership::Real } else { Ownership::Stored }
+    }
+
+    impl Case {
+        fn waiting(&self) -> usize {
+            fs::read_dir(self.dir.path().join("roots")).map_or(0, Iterator::count)
+        }
+
+        /// A snapshot that a step makes.
+        fn step(&self, base: &Snapshot, act: impl FnOnce(&Path)) -> Snapshot {
+            let mut active = self.snapshots.prepare(base).unwrap();
+            let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() else { panic!("an overlay") };
+            act(&root);
+            active.commit(&Cancel::new()).unwrap()
+        }
+
+        /// One that file operations make.
+        fn copy(&self, base: &Snapshot, samples: &[super::super::testing::Sample]) -> Snapshot {
+            let mut active = self.snapshots.prepare(base).unwrap();
+            apply(active.writer().unwrap(), samples).unwrap();
+            active.commit(&Cancel::new()).unwrap()
+        }
+
+        /// The directory in which a step on this would work, for its inode numbers, and what it holds.
+        fn root(&self, snapshot: &Snapshot) -> (u64, Vec<String>) {
+            let mut inode = 0;
+            let mut found = Vec::new();
+            let mut active = self.snapshots.prepare(snapshot).unwrap();
+            if let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() {
+                inode = fs::metadata(&root).unwrap().ino();
+                let delta = DiskDelta::open(&root, self.snapshots.0.host).unwrap();
+                found = everything(&Stack::new(vec![Arc::new(delta)]));
+            }
+            // It goes back to those that wait, with nothing done to it.
+            active.commit(&Cancel::new()).unwrap();
+            (inode, found)
+        }
+    }
+
+    /// All that a layer would hold, with times and which names are one file's.
+    fn everything(tree: &dyn Tree) -> Vec<String> {
+        let (mut lines, mut first) = (Vec::new(), HashMap::new());
+        let mut todo = vec![PathBuf::new()];
+        while let Some(path) = todo.pop() {
+            let Some(mut node) = tree.lookup(&path).unwrap() else { continue };
+            let mut text = String::new();
+            if node.is_dir() {
+                todo.extend(tree.read_dir(&path).unwrap().into_iter().rev().map(|name| path.join(name)));
+            } else if matches!(node.kind, crate::sys::Kind::File { .. }) {
+                tree.open(&path).unwrap().read_to_string(&mut text).unwrap();
+            }
+            if path.as_os_str().is_empty() {
+                // No layer says when the root was made.
+                node.meta.mtime = crate::sys::Mtime::default();
+            }
+            let same = node.inode.map(|inode| first.entry(inode).or_insert_with(|| path.clone()).clone());
+            lines.push(format!("{path:?} {:?} {:?} {text:?} {same:?}", node.kind, node.meta));
+        }
+        lines
+    }
+
+    fn base(case: &Case) -> Snapshot {
+        case.copy(
+            &Snapshot::scratch(),
+            &[
+                dir("d"),
+                dir("d/sub"),
+                file("d/sub/x", "x"),
+                file("d/y", "y"),
+                file("keep", "keep"),
+                link("l", "keep"),
+                file("h1", "linked"),
+                hard("h2", "h1"),
+            ],
+        )
+    }
+
+    #[test]
+    fn a_root_is_brought_to_what_is_asked_for() {
+        for case in [case(ownership()), case(Ownership::Stored)] {
+            let base = base(&case);
+            let (first, _) = case.root(&base);
+            assert_eq!(case.waiting(), 1);
+            let one = case.step(&base, |root| {
+                fs::write(root.join("d/sub/x"), "changed").unwrap();
+                fs::remove_file(root.join("d/y")).unwrap();
+                fs::create_dir(root.join("new")).unwrap();
+                fs::write(root.join("new/in"), "1").unwrap();
+                fs::remove_file(root.join("l")).unwrap();
+                symlink("elsewhere", root.join("l")).unwrap();
+                fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o700)).unwrap();
+            });
+            let other = case.copy(&base, &[file("d/.wh..wh..opq", ""), file("d/own", "own"), file(".wh.keep", "")]);
+            let both = case.copy(&one, &[file("new/more", "2"), hard("new/again", "new/more")]);
+            for snapshot in [&base, &one, &other, &both, &base, &other, &one] {
+                let (inode, found) = case.root(snapshot);
+                assert_eq!(found, everything(&*case.snapshots.tree(snapshot)));
+                assert_eq!((inode, case.waiting()), (first, 1), "one directory serves all");
+            }
+            let layer = case.step(&both, |_| ()).deltas[both.len()..].to_vec();
+            let tree = case.snapshots.tree(&Snapshot { deltas: layer.into() });
+            assert_eq!(everything(&*tree).len(), 1, "and none of that is taken for a step's work");
+        }
+    }
+
+    #[test]
+    fn a_file_whose_other_names_were_left_alone_is_not_guessed_at() {
+        let case = case(ownership());
+        let base = base(&case);
+        let broken = case.copy(&base, &[file("h1", "alone")]);
+        let (first, _) = case.root(&broken);
+        let (second, found) = case.root(&base);
+        assert_eq!(found, everything(&*case.snapshots.tree(&base)), "h1 and h2 are one");
+        assert!(first != second && case.waiting() == 2);
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let case = case(ownership());
+        for number in 0..MAX + 3 {
+            // Nothing in common: each needs a directory of its own.
+            let bottom = case.copy(&Snapshot::scratch(), &[file("f", "1")]);
+            case.step(&bottom, |_| ());
+            assert_eq!(case.waiting(), MAX.min(number + 1));
+        }
+        assert_eq!(fs::read_dir(case.dir.path().join("active")).unwrap().count(), 0);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Write(&'static str),
+        Remove(&'static str),
+        Dir(&'static str),
+        Link(&'static str, &'static str),
+        Move(&'static str, &'static str),
+        Mode(&'static str, u32),
+    }
+
+    fn act(root: &Path, act: &Act) {
+        // What cannot be done where things stand is not done.
+        let _ = match act {
+            Act::Write(path) => fs::write(root.join(path), path),
+            Act::Remove(path) => fs::remove_dir_all(root.join(path)).or_else(|_| fs::remove_file(root.join(path))),
+            Act::Dir(path) => fs::create_dir(root.join(path)),
+            Act::Link(path, new) => fs::hard_link(root.join(path), root.join(new)),
+            Act::Move(path, new) => fs::rename(root.join(path), root.join(new)),
+            Act::Mode(path, mode) => fs::set_permissions(root.join(path), fs::Permissions::from_mode(*mode)),
+        };
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let path =
+            || prop::sample::select(vec!["a", "b", "d", "d/sub", "d/sub/x", "d/y", "d/z", "h1", "h2", "a/n", "b/n"]);
+        let act = prop_oneof![
+            path().prop_map(Act::Write),
+            path().prop_map(Act::Remove),
+            path().prop_map(Act::Dir),
+            (path(), path()).prop_map(|(path, new)| Act::Link(path, new)),
+            (path(), path()).prop_map(|(path, new)| Act::Move(path, new)),
+            (path(), prop::sample::select(vec![0o700, 0o755])).prop_map(|(path, mode)| Act::Mode(path, mode)),
+        ];
+        prop::collection::vec(act, 1..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn whatever_steps_did_any_root_becomes_any_other(
+            steps in prop::collection::vec((any::<prop::sample::Index>(), acts()), 1..6),
+            looks in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
+        ) {
+            let case = case(Ownership::Stored);
+            let mut all = vec![base(&case)];
+            for (on, acts) in steps {
+                let made = case.step(on.get(&all), |root| acts.iter().for_each(|one| act(root, one)));
+                all.push(made);
+            }
+            for look in looks {
+                let snapshot = look.get(&all);
+                prop_assert_eq!(case.root(snapshot).1, everything(&*case.snapshots.tree(snapshot)));
+            }
+        }
+    }
+}
