@@ -5,11 +5,12 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, RawDir, Stat};
 
 use crate::base::{Cancel, spread};
 use crate::sys::{Root, dir};
@@ -49,14 +50,24 @@ impl Stamps {
         let (root, started) = (Root::open(path)?, SystemTime::now());
         let list = |path: PathBuf, below: &mut VecDeque<PathBuf>, found: &mut Vec<_>| -> io::Result<()> {
             cancel.check().map_err(io::Error::other)?;
-            let fd = root.open_dir(&path)?;
+            let here = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+            // Nobody works in here now: what was a directory a moment ago is none that leads elsewhere.
+            let dir = rustix::fs::openat(root.fd(), here, dir::READ, Mode::empty())?;
+            let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+            let mut entries = RawDir::new(&dir, &mut buffer);
             let mut listing = Vec::new();
-            for (name, _) in dir::list(&fd)? {
-                let stamp = Stamp::of(&rustix::fs::statat(&fd, &name, AtFlags::SYMLINK_NOFOLLOW)?, started);
-                if stamp.is_dir {
-                    below.push_back(path.join(&name));
+            while let Some(entry) = entries.next() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if matches!(name.to_bytes(), b"." | b"..") {
+                    continue;
                 }
-                listing.push((name, stamp));
+                let stamp = Stamp::of(&rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?, started);
+                let name = OsStr::from_bytes(name.to_bytes());
+                if stamp.is_dir {
+                    below.push_back(path.join(name));
+                }
+                listing.push((name.to_owned(), stamp));
             }
             listing.sort_unstable_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
             found.push((path, listing));

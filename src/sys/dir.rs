@@ -12,7 +12,8 @@ use rustix::io::Errno;
 /// depth can be removed with the usual limit of 1024 descriptors, shared with all else that runs.
 const OPEN_DEPTH: usize = 64;
 
-const READ: OFlags =
+/// How a directory is opened to list what is in it.
+pub const READ: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
 /// Opens a directory that is directly in another, for reading. A symlink in its place is an error.
