@@ -45,7 +45,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
     };
     let before = match before {
         Some(before) => before,
-        None => Stamps::of(&root, cancel).at(&root)?,
+        None => Stamps::of(&root, None, cancel).at(&root)?,
     };
     Ok(Work { root, before })
 }
@@ -57,7 +57,7 @@ impl Work {
 
     /// Writes what changed into `place/fs`, and says how the directory is now.
     pub fn commit(self, snapshots: &Snapshots, base: &Snapshot, place: &Path, cancel: &Cancel) -> Result<Stamps> {
-        let after = Stamps::of(&self.root, cancel).at(&self.root)?;
+        let after = Stamps::of(&self.root, Some(&self.before), cancel).at(&self.root)?;
         let host = snapshots.0.host;
         let root = DiskDelta::open(&self.root, host).at(&self.root)?;
         let new: Arc<dyn Tree> = Arc::new(Stack::new(vec![Arc::new(root)]));

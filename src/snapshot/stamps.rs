@@ -3,11 +3,13 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Mode, RawDir, Stat};
@@ -18,9 +20,11 @@ use crate::sys::{Root, dir};
 /// One look.
 pub(super) struct Stamps {
     root: Stamp,
-    /// What is in each directory, sorted bytewise.
-    dirs: HashMap<PathBuf, Vec<(OsString, Stamp)>>,
+    dirs: HashMap<PathBuf, Box<Listing>>,
 }
+
+/// What is in a directory, sorted bytewise.
+type Listing = [(Arc<OsStr>, Stamp)];
 
 #[derive(Debug, Clone, Copy)]
 struct Stamp {
@@ -45,39 +49,14 @@ pub(super) enum Change {
 }
 
 impl Stamps {
-    /// Looks at everything in a directory; symlinks are not followed.
-    pub fn of(path: &Path, cancel: &Cancel) -> io::Result<Self> {
-        let (root, started) = (Root::open(path)?, SystemTime::now());
-        let list = |path: PathBuf, below: &mut VecDeque<PathBuf>, found: &mut Vec<_>| -> io::Result<()> {
-            cancel.check().map_err(io::Error::other)?;
-            let here = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-            // Nobody works in here now: what was a directory a moment ago is none that leads elsewhere.
-            let dir = rustix::fs::openat(root.fd(), here, dir::READ, Mode::empty())?;
-            let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-            let mut entries = RawDir::new(&dir, &mut buffer);
-            let mut listing = Vec::new();
-            while let Some(entry) = entries.next() {
-                let entry = entry?;
-                let name = entry.file_name();
-                if matches!(name.to_bytes(), b"." | b"..") {
-                    continue;
-                }
-                let stamp = Stamp::of(&rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?, started);
-                let name = OsStr::from_bytes(name.to_bytes());
-                if stamp.is_dir {
-                    below.push_back(path.join(name));
-                }
-                listing.push((name.to_owned(), stamp));
-            }
-            listing.sort_unstable_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
-            found.push((path, listing));
-            Ok(())
-        };
-        let parts = spread(PathBuf::new(), &list)?;
-        Ok(Self {
-            root: Stamp::of(&rustix::fs::fstat(root.fd())?, started),
-            dirs: parts.into_iter().flatten().collect(),
-        })
+    /// Looks at everything in a directory; symlinks are not followed. `before` is an earlier look at it: directories
+    /// that are as they were then need not be listed.
+    pub fn of(path: &Path, before: Option<&Self>, cancel: &Cancel) -> io::Result<Self> {
+        let look = Look { root: Root::open(path)?, before, now: SystemTime::now(), cancel };
+        let root = Stamp::of(&rustix::fs::fstat(look.root.fd())?, look.now);
+        let as_it_was = before.is_some_and(|before| before.root.proves(root));
+        let parts = spread((PathBuf::new(), as_it_was), &|job, below, found| look.list(job, below, found))?;
+        Ok(Self { root, dirs: parts.into_iter().flatten().collect() })
     }
 
     /// What happened until the look `after`: parents before what is in them, names in order.
@@ -118,21 +97,77 @@ impl Stamps {
         changes
     }
 
-    fn in_dir(&self, dir: &Path) -> &[(OsString, Stamp)] {
-        self.dirs.get(dir).map_or(&[], Vec::as_slice)
+    fn in_dir(&self, dir: &Path) -> &Listing {
+        self.dirs.get(dir).map_or(&[], |listing| listing)
     }
+}
+
+struct Look<'a> {
+    root: Root,
+    before: Option<&'a Stamps>,
+    now: SystemTime,
+    cancel: &'a Cancel,
+}
+
+impl Look<'_> {
+    /// Looks at one directory; with whether it is known to hold the names that it held before.
+    fn list(
+        &self,
+        (path, as_it_was): (PathBuf, bool),
+        below: &mut VecDeque<(PathBuf, bool)>,
+        found: &mut Vec<(PathBuf, Box<Listing>)>,
+    ) -> io::Result<()> {
+        self.cancel.check().map_err(io::Error::other)?;
+        let before = self.before.map_or(&[] as &Listing, |before| before.in_dir(&path));
+        let here = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+        // Nobody works in here now: what was a directory a moment ago is none that leads elsewhere.
+        let dir = rustix::fs::openat(self.root.fd(), here, dir::READ, Mode::empty())?;
+        let names: Vec<Arc<OsStr>> = match as_it_was {
+            true => before.iter().map(|(name, _)| Arc::clone(name)).collect(),
+            false => names(&dir)?,
+        };
+        let mut listing = Vec::with_capacity(names.len());
+        let mut known = before.iter();
+        for name in names {
+            let stamp = Stamp::of(&rustix::fs::statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW)?, self.now);
+            if stamp.is_dir {
+                let before = known.find(|(known, _)| known.as_bytes() >= name.as_bytes());
+                let as_it_was = before.is_some_and(|(known, before)| *known == name && before.proves(stamp));
+                below.push_back((path.join(&*name), as_it_was));
+            }
+            listing.push((name, stamp));
+        }
+        found.push((path, listing.into()));
+        Ok(())
+    }
+}
+
+/// The names in an open directory, sorted bytewise.
+fn names(dir: &OwnedFd) -> io::Result<Vec<Arc<OsStr>>> {
+    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            names.push(Arc::from(OsStr::from_bytes(name)));
+        }
+    }
+    names.sort_unstable_by(|a: &Arc<OsStr>, b| a.as_bytes().cmp(b.as_bytes()));
+    Ok(names)
 }
 
 /// The names of both, each once.
 fn side_by_side<'a>(
-    mut left: &'a [(OsString, Stamp)],
-    mut right: &'a [(OsString, Stamp)],
+    mut left: &'a Listing,
+    mut right: &'a Listing,
 ) -> impl Iterator<Item = (&'a OsStr, Option<Stamp>, Option<Stamp>)> {
     std::iter::from_fn(move || {
-        let next = |side: &mut &'a [(OsString, Stamp)]| {
+        let next = |side: &mut &'a Listing| {
             let ((name, stamp), rest) = side.split_first()?;
             *side = rest;
-            Some((name.as_os_str(), *stamp))
+            Some((&**name, *stamp))
         };
         let order = match (left.first(), right.first()) {
             (None, None) => return None,
@@ -158,6 +193,11 @@ impl Stamp {
         Self { inode: stat.st_ino, changed, is_dir, fresh }
     }
 
+    /// Whether this, of a directory that had the later stamp then, says that it holds the same names.
+    fn proves(self, later: Self) -> bool {
+        self.is_same(later) && !self.fresh
+    }
+
     fn is_same(self, later: Self) -> bool {
         (self.inode, self.changed, self.is_dir) == (later.inode, later.changed, later.is_dir)
     }
@@ -170,7 +210,7 @@ mod tests {
     use super::*;
 
     fn look(dir: &Path) -> Stamps {
-        Stamps::of(dir, &Cancel::new()).unwrap()
+        Stamps::of(dir, None, &Cancel::new()).unwrap()
     }
 
     #[test]
@@ -234,6 +274,8 @@ mod tests {
             assert_eq!(fresh.changes(&before), all().map(perhaps), "nothing proves that");
             act(root);
             assert_eq!(before.changes(&look(root)), expected, "case {number}");
+            let again = Stamps::of(root, Some(&before), &Cancel::new()).unwrap();
+            assert_eq!(before.changes(&again), expected, "case {number}, by an earlier look");
         }
     }
 }
