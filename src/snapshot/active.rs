@@ -207,7 +207,7 @@ impl Active {
             writing.upper.save_owners(&place.join("fs")).at(&place)?;
         }
         if let Some(work) = self.native.take() {
-            self.left = Some(work.commit(&self.snapshots, &self.base, &place, cancel)?);
+            self.left = Some(work.commit(cancel)?);
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;

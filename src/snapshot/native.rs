@@ -18,10 +18,15 @@ use super::waiting;
 use super::writer::DeltaWriter;
 use crate::base::Cancel;
 
-/// A root file system that a step works in, and how it was before.
+/// A root file system that a step works in. What is not kept of it is undone, and it waits for another step.
 pub(super) struct Work {
+    snapshots: Snapshots,
+    base: Snapshot,
+    place: PathBuf,
     root: PathBuf,
-    before: Stamps,
+    /// How it was before; none once it is kept.
+    before: Option<Stamps>,
+    cancel: Cancel,
 }
 
 /// Lays the snapshot out in `place/root`: takes a directory that a step left, or copies.
@@ -47,7 +52,8 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
         Some(before) => before,
         None => Stamps::of(&root, None, cancel).at(&root)?,
     };
-    Ok(Work { root, before })
+    let (snapshots, base, place) = (snapshots.clone(), base.clone(), place.to_owned());
+    Ok(Work { snapshots, base, place, root, before: Some(before), cancel: cancel.clone() })
 }
 
 impl Work {
@@ -56,20 +62,20 @@ impl Work {
     }
 
     /// Writes what changed into `place/fs`, and says how the directory is now.
-    pub fn commit(self, snapshots: &Snapshots, base: &Snapshot, place: &Path, cancel: &Cancel) -> Result<Stamps> {
-        let after = Stamps::of(&self.root, Some(&self.before), cancel).at(&self.root)?;
-        let host = snapshots.0.host;
+    pub fn commit(mut self, cancel: &Cancel) -> Result<Stamps> {
+        let before = self.before.take();
+        let after = Stamps::of(&self.root, before.as_ref(), cancel).at(&self.root)?;
+        let host = self.snapshots.0.host;
         let root = DiskDelta::open(&self.root, host).at(&self.root)?;
         let new: Arc<dyn Tree> = Arc::new(Stack::new(vec![Arc::new(root)]));
-        let upper = place.join("fs");
+        let upper = self.place.join("fs");
         let delta = Arc::new(DiskDelta::open(&upper, host).at(&upper)?);
         delta.imply_root().at(&upper)?;
-        let below = snapshots.tree(base);
+        let below = self.snapshots.tree(&self.base);
         let mut writer = DeltaWriter::new(Arc::clone(&delta) as Arc<_>, Arc::clone(&below));
         let mut copier = Copier::new(new);
-        let written = self
-            .before
-            .changes(&after)
+        let written = before
+            .map_or_else(Vec::new, |before| before.changes(&after))
             .iter()
             .try_for_each(|change| {
                 cancel.check().map_err(io::Error::other)?;
@@ -80,6 +86,20 @@ impl Work {
         cancel.check()?;
         written.at(&self.root)?;
         Ok(after)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Who was told to stop does not begin to tidy up: the directory goes with its place.
+        let Some(before) = self.before.take().filter(|_| !self.cancel.is_cancelled()) else { return };
+        let changes = Stamps::of(&self.root, Some(&before), &self.cancel).map(|after| before.changes(&after));
+        let returned = changes
+            .at(&self.root)
+            .and_then(|changes| waiting::give_back(&self.snapshots, &self.base, &changes, &self.place, &self.cancel));
+        if let Err(error) = returned {
+            tracing::debug!(%error, "a root directory is not kept for another step");
+        }
     }
 }
 

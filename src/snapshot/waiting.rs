@@ -4,7 +4,7 @@
 //!
 //! One directory each: `root` with its `root.owners`, and `snapshot`, which says what it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use super::copy::Copier;
 use super::delta::{Delta, Name, Stack};
+use super::diff::is_same_file;
 use super::disk::DiskDelta;
 use super::error::{At, Result};
 use super::stack::{Snapshot, StackDelta};
-use super::stamps::Stamps;
+use super::stamps::{Change, Stamps};
 use super::store::{Snapshots, list};
 use super::tree::{Node, Tree};
 use super::writer::DeltaWriter;
@@ -54,23 +55,45 @@ pub(super) fn take(
     Ok(None)
 }
 
-/// Keeps `place/root` for a step on top of this snapshot.
+/// Keeps `place/root` for a step on top of this snapshot, which was made in it just now.
 pub(super) fn leave(snapshots: &Snapshots, made: &Snapshot, place: &Path, looks: Stamps) -> Result<()> {
-    let left = place.join("left");
-    fs::create_dir_all(&left).at(&left)?;
-    let said = left.join("snapshot");
-    fs::write(&said, made.record()).at(&said)?;
-    transfer(place, &left)?;
-    let folder = folder(snapshots);
-    fs::create_dir_all(&folder).at(&folder)?;
-    make_room(snapshots, &folder)?;
     let identity = made.identity();
-    let to = folder.join(identity.hex());
-    fs::rename(&left, &to).at(&to)?;
+    let folder = keep(snapshots, made, place, &identity.hex())?;
     let mut known = snapshots.0.left();
     known.retain(|identity, _| folder.join(identity.hex()).exists());
     known.insert(identity, looks);
     Ok(())
+}
+
+/// Keeps `place/root`, which was `base` and to which this happened, as what it was; not where that would be guessing.
+pub(super) fn give_back(
+    snapshots: &Snapshots,
+    base: &Snapshot,
+    changes: &[Change],
+    place: &Path,
+    cancel: &Cancel,
+) -> Result<()> {
+    let root = place.join("root");
+    let now = Stack::new(vec![Arc::new(DiskDelta::open(&root, snapshots.0.host).at(&root)?)]);
+    let Some(plan) = Plan::to_undo(changes, &now, snapshots.tree(base)).at(&root)? else { return Ok(()) };
+    plan.carry_out(snapshots, &root, cancel).at(&root)?;
+    // Not under the name of what it is: there each is the only one that ever was.
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    keep(snapshots, base, place, &name).map(drop)
+}
+
+fn keep(snapshots: &Snapshots, what: &Snapshot, place: &Path, name: &str) -> Result<PathBuf> {
+    let left = place.join("left");
+    fs::create_dir_all(&left).at(&left)?;
+    let said = left.join("snapshot");
+    fs::write(&said, what.record()).at(&said)?;
+    transfer(place, &left)?;
+    let folder = folder(snapshots);
+    fs::create_dir_all(&folder).at(&folder)?;
+    make_room(snapshots, &folder)?;
+    let to = folder.join(name);
+    fs::rename(&left, &to).at(&to)?;
+    Ok(folder)
 }
 
 fn folder(snapshots: &Snapshots) -> PathBuf {
@@ -167,11 +190,65 @@ impl Plan {
         let (theirs, ours) = (deltas(&from.snapshot.deltas[from.common..]), deltas(&to.deltas[from.common..]));
         let (old, tree) = (snapshots.tree(&from.snapshot), snapshots.tree(to));
         let all = theirs.iter().chain(&ours).cloned().collect();
-        let own = Stack::new(ours);
-        let plan = Self { tree: Arc::clone(&tree), gone: Vec::new(), made: Vec::new(), kept: BTreeMap::new() };
-        let mut search = Search { all, own, old, new: tree, plan };
-        let told = search.dirs().and_then(|()| search.can_be_made());
+        let mut search = Search { all, old, new: Arc::clone(&tree), plan: Self::nothing(tree) };
+        let told = search.dirs().and_then(|()| search.plan.can_be_made(&Stack::new(ours)));
         Ok(told.at(&from.path)?.then_some(search.plan))
+    }
+
+    /// Makes a directory, which holds `now`, what it was before this happened to it. None where that cannot be told.
+    fn to_undo(changes: &[Change], now: &dyn Tree, tree: Arc<dyn Tree>) -> io::Result<Option<Self>> {
+        let mut plan = Self::nothing(tree);
+        let mut new = HashSet::new();
+        for change in changes {
+            let (Change::Dir(path) | Change::Leaf(path) | Change::Perhaps(path) | Change::Gone(path)) = change;
+            let is_dir = matches!(change, Change::Dir(_));
+            if path.parent().is_some_and(|dir| new.contains(dir)) {
+                // It goes with the directory that it is in.
+                new.extend(is_dir.then(|| path.clone()));
+                continue;
+            }
+            let before = plan.tree.lookup(path)?;
+            match (change, before) {
+                (Change::Dir(_), Some(before)) if before.is_dir() => {
+                    plan.kept.insert(path.clone(), (before, true));
+                }
+                // What is there instead, if anything is, is told next.
+                (Change::Gone(_), before) => plan.made.extend(before.map(|node| (path.clone(), node))),
+                (Change::Perhaps(_), Some(before))
+                    if let Some(there) = now.lookup(path)?
+                        && is_same_file(&before, &there, || plan.tree.open(path), || now.open(path))? => {}
+                (_, before) => {
+                    new.extend(is_dir.then(|| path.clone()));
+                    plan.gone.push(path.clone());
+                    if plan.made.last().is_none_or(|(made, _)| made != path) {
+                        plan.made.extend(before.map(|node| (path.clone(), node)));
+                    }
+                }
+            }
+        }
+        Ok(plan.can_be_made(&Stack::new(Vec::new()))?.then_some(plan))
+    }
+
+    fn nothing(tree: Arc<dyn Tree>) -> Self {
+        Self { tree, gone: Vec::new(), made: Vec::new(), kept: BTreeMap::new() }
+    }
+
+    /// Further names of a file are in its own delta. Where that is none of `own`, which only what is asked for has, they
+    /// may be in the directory, untouched, and nobody could link to them without looking at everything.
+    fn can_be_made(&self, own: &Stack) -> io::Result<bool> {
+        let mut todo: Vec<(PathBuf, Node)> = self.made.clone();
+        while let Some((path, node)) = todo.pop() {
+            if node.inode.is_some() && own.lookup(&path)?.is_none() {
+                return Ok(false);
+            }
+            if node.is_dir() {
+                for name in self.tree.read_dir(&path)? {
+                    let path = path.join(name);
+                    todo.extend(self.tree.lookup(&path)?.map(|node| (path, node)));
+                }
+            }
+        }
+        Ok(true)
     }
 
     fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
@@ -203,8 +280,6 @@ impl Plan {
 /// Looks at all that is named by deltas that only one of the two has.
 struct Search {
     all: Vec<Arc<dyn Delta>>,
-    /// Those of what is asked for.
-    own: Stack,
     old: Arc<dyn Tree>,
     new: Arc<dyn Tree>,
     plan: Plan,
@@ -253,24 +328,6 @@ impl Search {
         }
         Ok(names)
     }
-
-    /// Further names of a file are in its own delta. Where that is one of both, they may be in the directory, untouched,
-    /// and nobody could link to them without looking at everything.
-    fn can_be_made(&self) -> io::Result<bool> {
-        let mut todo: Vec<(PathBuf, Node)> = self.plan.made.clone();
-        while let Some((path, node)) = todo.pop() {
-            if node.inode.is_some() && self.own.lookup(&path)?.is_none() {
-                return Ok(false);
-            }
-            if node.is_dir() {
-                for name in self.new.read_dir(&path)? {
-                    let path = path.join(name);
-                    todo.extend(self.new.lookup(&path)?.map(|node| (path, node)));
-                }
-            }
-        }
-        Ok(true)
-    }
 }
 
 #[cfg(test)]
@@ -316,6 +373,13 @@ mod tests {
             let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() else { panic!("an overlay") };
             act(&root);
             active.commit(&Cancel::new()).unwrap()
+        }
+
+        /// A step that fails.
+        fn fail(&self, base: &Snapshot, act: impl FnOnce(&Path)) {
+            let mut active = self.snapshots.prepare(base).unwrap();
+            let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() else { panic!("an overlay") };
+            act(&root);
         }
 
         /// One that file operations make.
@@ -408,6 +472,39 @@ mod tests {
     }
 
     #[test]
+    fn a_step_that_fails_is_undone() {
+        for case in [case(ownership()), case(Ownership::Stored)] {
+            let base = base(&case);
+            let (first, _) = case.root(&base);
+            case.fail(&base, |root| {
+                fs::rename(root.join("d"), root.join("moved")).unwrap();
+                fs::create_dir(root.join("d")).unwrap();
+                fs::write(root.join("d/sub"), "a file now").unwrap();
+                fs::remove_file(root.join("l")).unwrap();
+                fs::create_dir_all(root.join("l/deep")).unwrap();
+                fs::write(root.join("l/deep/in"), "").unwrap();
+                fs::write(root.join("keep"), "other").unwrap();
+            });
+            let (inode, found) = case.root(&base);
+            assert_eq!(found, everything(&*case.snapshots.tree(&base)));
+            assert_eq!((inode, case.waiting()), (first, 1), "the same directory");
+            assert_eq!(fs::read_dir(case.dir.path().join("active")).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_stop_does_not_tidy_up() {
+        let case = case(ownership());
+        let (base, cancel) = (base(&case), Cancel::new());
+        let mut active = case.snapshots.prepare(&base).unwrap();
+        active.rootfs(&cancel).unwrap();
+        cancel.cancel();
+        drop(active);
+        assert_eq!(case.waiting(), 0);
+        assert_eq!(fs::read_dir(case.dir.path().join("active")).unwrap().count(), 0);
+    }
+
+    #[test]
     fn a_file_whose_other_names_were_left_alone_is_not_guessed_at() {
         let case = case(ownership());
         let base = base(&case);
@@ -471,14 +568,17 @@ mod tests {
 
         #[test]
         fn whatever_steps_did_any_root_becomes_any_other(
-            steps in prop::collection::vec((any::<prop::sample::Index>(), acts()), 1..6),
+            steps in prop::collection::vec((any::<prop::sample::Index>(), acts(), any::<bool>()), 1..8),
             looks in prop::collection::vec(any::<prop::sample::Index>(), 1..6),
         ) {
             let case = case(Ownership::Stored);
             let mut all = vec![base(&case)];
-            for (on, acts) in steps {
-                let made = case.step(on.get(&all), |root| acts.iter().for_each(|one| act(root, one)));
-                all.push(made);
+            for (on, acts, fails) in steps {
+                let work = |root: &Path| acts.iter().for_each(|one| act(root, one));
+                match fails {
+                    true => case.fail(on.get(&all), work),
+                    false => all.push(case.step(on.get(&all), work)),
+                }
             }
             for look in looks {
                 let snapshot = look.get(&all);
