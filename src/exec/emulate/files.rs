@@ -18,11 +18,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, Stat
 
 use super::call::Where;
 use super::memory;
+use super::names::HANDLE;
 use crate::sys::owner::XATTR;
 use crate::sys::{Owner, SideTable};
-
-/// A file without following it or waking its device.
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// The files of one step.
 #[derive(Default)]

@@ -361,9 +361,6 @@ impl<'a> Named<'a> {
     }
 }
 
-/// A file without following it or waking its device.
-pub(super) const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-
 /// What is there already, and cannot be made: a name of the view's own.
 pub(super) fn exists_if_busy(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(libc::EBUSY) { errno(libc::EEXIST) } else { error }

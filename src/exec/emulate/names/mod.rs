@@ -37,7 +37,8 @@ use super::{errno, memory, turn};
 use crate::exec::view::{self, Lead, View};
 use crate::sys::Owner;
 
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+/// A file without following it or waking its device.
+pub(super) const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// A view that is open.
 pub struct Names {
