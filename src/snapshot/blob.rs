@@ -49,7 +49,7 @@ pub(super) fn of_delta(snapshots: &Snapshots, id: &DeltaId, spec: &LayerSpec, ca
         cancel,
     };
     let base_root = base.lookup(Path::new("")).at(&dir)?.is_some();
-    match layer.dir(Path::new(""), base_root, false) {
+    match layer.dir(Path::new(""), base_root, false, false) {
         Ok(()) => {}
         Err(error) => {
             cancel.check()?;
@@ -172,8 +172,10 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// `base_has`: there is a directory at the path below the delta. `opaque`: it does not show through.
-    fn dir(&mut self, dir: &Path, base_has: bool, opaque: bool) -> io::Result<()> {
+    /// `base_has`: there is a directory at the path below the delta. `opaque`: it does not show through. `timeless`: it
+    /// kept its time, whatever was done in it, as with COPY, so that the same files make the same layer at any time.
+    /// On BuildKit the file system dates such a folder, which a pinned date makes the same again.
+    fn dir(&mut self, dir: &Path, base_has: bool, opaque: bool, timeless: bool) -> io::Result<()> {
         self.cancel.check().map_err(io::Error::other)?;
         let mut names: BTreeMap<OsString, bool> = BTreeMap::new();
         for name in self.delta.names(dir)? {
@@ -187,6 +189,13 @@ impl Layer<'_> {
             for name in self.base.read_dir(dir)? {
                 names.entry(name).or_insert(false);
             }
+        }
+        if let Some(clamp) = self.clamp
+            && timeless
+            && self.renames(dir, &names)?
+            && let Some(Some((_, node))) = self.parents.last_mut()
+        {
+            node.meta.mtime = Mtime { seconds: clamp, nanos: 0 };
         }
         for (name, present) in names {
             let path = dir.join(name);
@@ -206,12 +215,13 @@ impl Layer<'_> {
                 Some(below) => !same(below, &node, || self.base.open(&path), open)?,
             };
             if node.is_dir() {
-                let base_has = below.is_some_and(|below| below.is_dir());
+                let below = below.filter(Node::is_dir);
+                let timeless = below.as_ref().is_some_and(|below| below.meta.mtime == node.meta.mtime);
                 self.parents.push(Some((path.clone(), node)));
                 if changed {
                     self.write_parents()?;
                 }
-                self.dir(&path, base_has, answer.alone)?;
+                self.dir(&path, below.is_some(), answer.alone, timeless)?;
                 self.parents.pop();
             } else if changed || node.inode.is_some_and(|inode| self.links.contains_key(&inode)) {
                 self.write_parents()?;
@@ -221,6 +231,16 @@ impl Layer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a directory has names that it does not have below, or lacks some that it has there.
+    fn renames(&self, dir: &Path, names: &BTreeMap<OsString, bool>) -> io::Result<bool> {
+        for (name, present) in names {
+            if self.base.lookup(&dir.join(name))?.is_some() != *present {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn write_parents(&mut self) -> io::Result<()> {

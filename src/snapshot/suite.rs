@@ -484,6 +484,36 @@ fn times_are_whole_seconds_and_clamped_only_when_asked() {
     assert_eq!(times(Some(1_500_000_000)), [time(1_000_000_000), time(1_500_000_000)]);
 }
 
+/// As BuildKit's are with `rewrite-timestamp`: its file system dated them when the step came by.
+#[test]
+fn a_pinned_date_dates_folders_whose_names_changed() {
+    let case = overlay();
+    let base = [dir("gains"), dir("gains/in"), dir("keeps"), file("keeps/f", "1"), dir("loses"), file("loses/f", "1")];
+    let base = write(&case.snapshots, &Snapshot::scratch(), &base);
+    let changes = [file("gains/in/new", "1"), file("keeps/f", "other"), file("loses/.wh.f", "")];
+    let snapshot = write(&case.snapshots, &base, &changes);
+    let times = |clamp_mtime| {
+        let spec = LayerSpec { clamp_mtime, ..LayerSpec::default() };
+        let blob = case.snapshots.layer_blob(&snapshot, 1, &spec, &Cancel::new()).unwrap();
+        let mut times = Vec::new();
+        let mut stored = case.blobs.open(&blob.descriptor.digest).unwrap();
+        crate::layer::tar::read(&mut stored, &mut |entry, _| {
+            if entry.kind == Kind::Directory {
+                times.push((entry.path.display().to_string(), entry.meta.mtime.seconds));
+            }
+            Ok(())
+        })
+        .unwrap();
+        times
+    };
+    let expected = |gained, lost| {
+        let time = 1_000_000_000;
+        [("gains", time), ("gains/in", gained), ("keeps", time), ("loses", lost)].map(|(p, t)| (p.to_owned(), t))
+    };
+    assert_eq!(times(None), expected(1_000_000_000, 1_000_000_000));
+    assert_eq!(times(Some(1_500_000_000)), expected(1_500_000_000, 1_500_000_000));
+}
+
 #[test]
 fn a_process_that_died_leaves_nothing_finished() {
     let case = overlay();
