@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::agents::agents_answer_steps;
 use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, expected, name};
 use crate::oracle::{self, BUSYBOX, Buildkitd};
@@ -26,7 +27,8 @@ fn buildkitd_builds_what_the_local_engine_builds() {
     layers_are_stored_as_is_asked(&place, &engine);
     caches_go_both_ways(&place, &engine);
     nothing_is_an_image_too(&place, &engine);
-    secrets_and_agents_reach_a_step(&place, &engine);
+    secrets_reach_a_step(&place, &engine);
+    agents_answer_steps(&place, &[&engine]);
     shared_memory_has_its_size(&place, &engine);
 }
 
@@ -107,15 +109,12 @@ fn nothing_is_an_image_too(place: &Place, engine: &str) {
     }
 }
 
-fn secrets_and_agents_reach_a_step(place: &Place, engine: &str) {
-    let steps = "RUN --mount=type=secret,id=s,env=S test $S = hush && cat /run/secrets/other >/told\n\
-                 RUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n";
-    let steps = steps.replace("id=s,env=S", "id=s,env=S --mount=type=secret,id=other,mode=0444");
-    place.write("secret/Dockerfile", &format!("FROM {BUSYBOX}\n{steps}"));
+fn secrets_reach_a_step(place: &Place, engine: &str) {
+    let step = "RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=other,mode=0444 \
+                test $S = hush && cat /run/secrets/other >/told\n";
+    place.write("secret/Dockerfile", &format!("FROM {BUSYBOX}\n{step}"));
     place.write("hush", "hush");
-    let _agent = std::os::unix::net::UnixListener::bind(place.at("agent")).unwrap();
-    let ssh = format!("default={}", place.at("agent").display());
-    let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush", "--ssh", &ssh];
+    let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush"];
     ended(dockless(place, engine).args(words).args(["-o", "type=local,dest=told", "secret"])).ok();
     assert_eq!(place.read("told/told"), "hush");
 }

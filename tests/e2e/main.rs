@@ -1,5 +1,6 @@
 //! End to end, through the built program, against real components.
 
+mod agents;
 mod buildkitd;
 mod cli;
 mod cli_build;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::agents::agents_answer_steps;
 use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, differs, expected, name};
 use crate::oracle::{self, BUSYBOX, Buildkitd, Dockerd, find, repository, run, skip};
@@ -44,6 +45,7 @@ fn dockerd_builds_what_the_local_engine_builds() {
     an_old_engine_refuses_what_it_does_not_know(&place, &engine);
     its_own_frontend_reads_a_dockerfile(&place, &engine, &dockerd);
     layers_are_stored_as_is_asked(&place, &engine);
+    agents_answer_steps(&place, &["local", &engine]);
     caches_are_read_and_written_there(&place, &engine, &dockerd);
     the_engine_is_looked_at(&place, &engine);
 }

@@ -283,11 +283,10 @@ impl RemoteEngine {
     fn agents(&self, asked: &Request) -> anyhow::Result<(Vec<Agent>, BTreeMap<String, PathBuf>)> {
         let mut agents = Vec::new();
         let mut sockets = BTreeMap::new();
-        for (id, sources) in &asked.ssh {
+        for (id, keys) in &asked.ssh {
             let option = pb::SshOpt { mode: 0o600, ..pb::SshOpt::default() };
             let dir = Machine::tmp(self.state().as_ref())?;
-            let agent =
-                Agent::forward(sources, &option, dir, self.state().env()).with_context(|| format!("ssh {id}"))?;
+            let agent = Agent::forward(keys, &option, dir, self.state().env()).with_context(|| format!("ssh {id}"))?;
             sockets.insert(id.clone(), agent.socket().to_owned());
             agents.push(agent);
         }
