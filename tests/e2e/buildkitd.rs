@@ -9,6 +9,7 @@ use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, expected, name};
 use crate::oracle::{self, BUSYBOX, Buildkitd};
 use crate::remote::layers_are_stored_as_is_asked;
+use crate::s3_server::{ID, S3Server, SECRET};
 
 fn dockless(place: &Place, engine: &str) -> Command {
     let mut command = place.command("dockless");
@@ -29,6 +30,7 @@ fn buildkitd_builds_what_the_local_engine_builds() {
     nothing_is_an_image_too(&place, &engine);
     secrets_reach_a_step(&place, &engine);
     agents_answer_steps(&place, &[&engine]);
+    buckets_keep_caches(&place, &engine);
     shared_memory_has_its_size(&place, &engine);
 }
 
@@ -117,6 +119,52 @@ fn secrets_reach_a_step(place: &Place, engine: &str) {
     let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush"];
     ended(dockless(place, engine).args(words).args(["-o", "type=local,dest=told", "secret"])).ok();
     assert_eq!(place.read("told/told"), "hush");
+}
+
+/// BuildKit's own S3 client and ours, on the same bucket: each takes over what its kind has left, and reads the other's.
+fn buckets_keep_caches(place: &Place, engine: &str) {
+    let Some(server) = S3Server::start() else { return };
+    // Has the same images, and built nothing yet.
+    let machine = || {
+        let machine = Place::empty();
+        fs::create_dir(machine.state()).unwrap();
+        oracle::run(Command::new("cp").arg("-R").arg(place.state().join("images")).arg(machine.state()));
+        machine
+    };
+    let build = |place: &Place, engine: &str, words: &[&str]| {
+        // A step of its own: of several results for one, BuildKit may export any.
+        let random = "RUN head -n 1 /proc/sys/kernel/random/uuid >/id";
+        let last = "FROM scratch\nCOPY --from=made /id /\n";
+        place.write("bucket/Dockerfile", &format!("FROM {BUSYBOX} AS made\n{random}\n{last}"));
+        let to = ["build", "--progress=plain", "-o", "type=local,dest=out"];
+        let ended = ended(dockless(place, engine).args(to).args(words).arg("bucket"));
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        let broken = [SECRET, "cannot unmarshal", "invalid type", "building without it"];
+        assert!(broken.iter().all(|words| !ended.err.contains(words)), "{}", ended.err);
+        let imports = words.contains(&"--cache-from");
+        assert_eq!(ended.err.contains("importing cache manifest from s3"), imports, "{}", ended.err);
+        place.read("out/id")
+    };
+    let prune = || ended(place.command("buildctl").args(["--addr", engine, "prune", "--all"])).ok();
+    let [here, there] = ["here", "there"].map(|prefix| {
+        format!(
+            "type=s3,bucket=images,region=us-east-1,prefix={prefix}/,endpoint_url={},use_path_style=true,\
+             access_key_id={ID},secret_access_key={SECRET}",
+            server.endpoint()
+        )
+    });
+    let ours = build(&machine(), "local", &["--cache-to", &format!("{here},mode=max")]);
+    let theirs = build(place, engine, &["--no-cache", "--cache-to", &format!("{there},mode=max")]);
+    for prefix in ["here", "there"] {
+        let kept = server.dir.path().join("data/images").join(prefix);
+        assert!(kept.join("manifests/buildkit").is_file() && kept.join("blobs").is_dir(), "{:?}", tree(&kept));
+    }
+    prune();
+    assert_eq!(build(place, engine, &["--cache-from", &there]), theirs);
+    assert_eq!(build(&machine(), "local", &["--cache-from", &here]), ours);
+    prune();
+    assert_ne!(build(place, engine, &["--cache-from", &here]), ours);
+    assert_ne!(build(&machine(), "local", &["--cache-from", &there]), theirs);
 }
 
 fn shared_memory_has_its_size(place: &Place, engine: &str) {
