@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::store::{LayerSpec, Snapshots};
 use super::tree::{FileData, Node, Tree};
 use crate::base::{Cancel, Digest};
 use crate::image::{Descriptor, LayerBlob};
-use crate::layer::{self, Compression, Encoder, Entry, LayerWriter};
+use crate::layer::{self, Compression, Encoder, Entry, LayerWriter, Target};
 use crate::store::{BlobStore, BlobWrite};
 use crate::sys::{Kind, Mtime};
 
@@ -90,6 +90,49 @@ pub(super) fn recompress(
     let out = recode().map_err(|error| Error::Layer { digest, cause: error.into() })?;
     let (digest, size) = out.0.complete()?;
     Ok(LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: layer.diff_id })
+}
+
+/// A layer of an image with no time later than `limit`, written as it would be had it been made here.
+pub(super) fn redate(
+    blobs: &dyn BlobStore,
+    layer: &LayerBlob,
+    limit: i64,
+    spec: &LayerSpec,
+    cancel: &Cancel,
+) -> Result<LayerBlob> {
+    let digest = layer.descriptor.digest;
+    let mut stored = blobs.open(&digest)?;
+    let layer_error = |cause: anyhow::Error| Error::Layer { digest, cause };
+    let writer = LayerWriter::new(Blob(blobs.create()?), spec.compression, spec.level);
+    let mut redated = Redated { limit, out: writer.map_err(|error| layer_error(error.into()))? };
+    let applied = layer::apply(&mut stored, Some(&layer.diff_id), &mut redated, cancel);
+    cancel.check()?;
+    applied.map_err(|error| layer_error(error.into()))?;
+    let written = redated.out.finish().map_err(|error| layer_error(error.into()))?;
+    let (digest, size) = written.out.0.complete()?;
+    Ok(LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: written.diff_id })
+}
+
+/// A layer that is written again, member by member.
+struct Redated {
+    limit: i64,
+    out: LayerWriter<Blob>,
+}
+
+impl Target for Redated {
+    fn entry(&mut self, entry: &Entry, data: &mut dyn BufRead) -> anyhow::Result<()> {
+        let mut entry = entry.clone();
+        entry.meta.mtime = dated(entry.meta.mtime, Some(self.limit));
+        Ok(self.out.append(&entry, data)?)
+    }
+
+    fn whiteout(&mut self, path: &Path) -> anyhow::Result<()> {
+        Ok(self.out.whiteout(path)?)
+    }
+
+    fn opaque(&mut self, dir: &Path) -> anyhow::Result<()> {
+        Ok(self.out.opaque(dir)?)
+    }
 }
 
 /// The compression that an OCI or Docker media type speaks of.
@@ -280,15 +323,15 @@ impl Layer<'_> {
 
 fn entry(path: PathBuf, node: Node, clamp: Option<i64>) -> Entry {
     let Node { kind, mut meta, .. } = node;
-    if let Some(clamp) = clamp
-        && meta.mtime >= (Mtime { seconds: clamp, nanos: 0 })
-    {
-        meta.mtime = Mtime { seconds: clamp, nanos: 0 };
-    }
-    // Whole seconds, as Docker and BuildKit write them: a fraction would cost each file a header of its own, a KiB.
-    meta.mtime.nanos = 0;
+    meta.mtime = dated(meta.mtime, clamp);
     meta.xattrs.retain(|name, _| travels(&name.to_string_lossy()));
     Entry { path, kind, meta }
+}
+
+/// Whole seconds, as Docker and BuildKit write them: a fraction would cost each file a header of its own, a KiB.
+fn dated(mtime: Mtime, clamp: Option<i64>) -> Mtime {
+    let seconds = clamp.map_or(mtime.seconds, |clamp| mtime.seconds.min(clamp));
+    Mtime { seconds, nanos: 0 }
 }
 
 /// Attributes that mean something on another machine: not this host's SELinux labels or access lists.

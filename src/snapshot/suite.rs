@@ -515,6 +515,23 @@ fn a_pinned_date_dates_folders_whose_names_changed() {
 }
 
 #[test]
+fn a_layer_from_elsewhere_is_dated_and_stays_what_it_is() {
+    let case = overlay();
+    let mut late = file("d/late", "1");
+    late.0.meta.mtime = Mtime { seconds: 2_000_000_000, nanos: 5 };
+    let samples = |late| [dir("d"), late, hard("d/same", "d/late"), file("d/.wh.gone", ""), link("s", "d")];
+    let there = store_layer(&*case.blobs, &samples(late.clone()), Compression::Gzip);
+    let spec = LayerSpec { clamp_mtime: Some(1_500_000_000), ..LayerSpec::default() };
+    let redated = case.snapshots.redated(&there, &spec, &Cancel::new()).unwrap();
+    late.0.meta.mtime = Mtime { seconds: 1_500_000_000, nanos: 0 };
+    assert_eq!(redated, store_layer(&*case.blobs, &samples(late), Compression::Uncompressed));
+    assert_eq!(case.snapshots.redated(&there, &LayerSpec::default(), &Cancel::new()).unwrap(), there);
+    let wrong = LayerBlob { diff_id: redated.diff_id, ..there };
+    let error = case.snapshots.redated(&wrong, &spec, &Cancel::new()).unwrap_err();
+    assert!(matches!(error, Error::Layer { .. }), "{error}");
+}
+
+#[test]
 fn a_process_that_died_leaves_nothing_finished() {
     let case = overlay();
     let active = case._dir.path().join("active");

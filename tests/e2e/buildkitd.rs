@@ -31,6 +31,8 @@ fn buildkitd_builds_what_the_local_engine_builds() {
     secrets_reach_a_step(&place, &engine);
     agents_answer_steps(&place, &[&engine]);
     buckets_keep_caches(&place, &engine);
+    pinned_layers_are_those_of_the_local_engine(&place, &engine);
+    what_was_not_planned_here_keeps_its_times(&place, &engine);
     shared_memory_has_its_size(&place, &engine);
 }
 
@@ -165,6 +167,53 @@ fn buckets_keep_caches(place: &Place, engine: &str) {
     prune();
     assert_ne!(build(place, engine, &["--cache-from", &here]), ours);
     assert_ne!(build(&machine(), "local", &["--cache-from", &there]), theirs);
+}
+
+/// With a pinned date in its files too, a layer is the same to the byte wherever it was made.
+fn pinned_layers_are_those_of_the_local_engine(place: &Place, engine: &str) {
+    place.write(
+        "pinned/Dockerfile",
+        &format!(
+            "FROM {BUSYBOX}\n\
+             RUN mkdir -p /opt/a/b && echo 1 >/opt/a/b/f && ln -s f /opt/a/b/s && ln /opt/a/b/f /opt/a/b/h && \
+             chown -R 7:8 /opt/a && chmod 4750 /opt/a/b/f\n\
+             WORKDIR /srv/deep\n\
+             COPY Dockerfile /tmp/new\n\
+             COPY --chown=5:6 --chmod=0700 Dockerfile /made/by/copy/\n\
+             RUN rm /tmp/new && mkdir /opt/c && mkfifo /opt/c/pipe && touch -d @5 /opt/c/old && ln /opt/c/old /opt/c/same\n"
+        ),
+    );
+    let diff_ids = |engine: &str, options: &str| {
+        let output = format!("type=oci,dest=pinned-layout,tar=false,rewrite-timestamp=true{options}");
+        let mut build = dockless(place, engine);
+        build.env("SOURCE_DATE_EPOCH", "1000000000");
+        ended(build.args(["build", "--network=host", "--no-cache", "-o", &output, "pinned"])).ok();
+        let json = |digest: &serde_json::Value| -> serde_json::Value {
+            let file = digest.as_str().unwrap().replace(':', "/");
+            serde_json::from_str(&place.read(&format!("pinned-layout/blobs/{file}"))).unwrap()
+        };
+        let index: serde_json::Value = serde_json::from_str(&place.read("pinned-layout/index.json")).unwrap();
+        let manifest = json(&index["manifests"][0]["digest"]);
+        // The base's may have come plain, and then is compressed.
+        let made = manifest["layers"].as_array().unwrap().iter().skip(1);
+        let layers: Vec<_> = made.map(|layer| layer["digest"].clone()).collect();
+        let diff_ids = json(&manifest["config"]["digest"])["rootfs"]["diff_ids"].clone();
+        fs::remove_dir_all(place.at("pinned-layout")).unwrap();
+        (diff_ids, layers)
+    };
+    for options in ["", ",compression=zstd", ",compression=uncompressed"] {
+        let (ours, theirs) = (diff_ids("local", options), diff_ids(engine, options));
+        assert_eq!(ours.0.as_array().unwrap().len(), 6);
+        assert_eq!(theirs, ours, "{options}");
+    }
+}
+
+fn what_was_not_planned_here_keeps_its_times(place: &Place, engine: &str) {
+    let output = "type=oci,dest=kept.tar,rewrite-timestamp=true";
+    let mut build = dockless(place, engine);
+    build.env("DOCKLESS_FRONTEND", "engine").env("SOURCE_DATE_EPOCH", "1000000000");
+    let error = ended(build.args(["build", "-o", output, "nothing"])).fails_with(1);
+    assert!(error.contains("nothing tells which layers are the base's"), "{error}");
 }
 
 fn shared_memory_has_its_size(place: &Place, engine: &str) {

@@ -45,6 +45,14 @@ impl RemoteEngine {
 
     fn job(&self, there: &There<'_>, asked: &Request, job: Job, caches: &SharedCaches) -> anyhow::Result<Solved> {
         let request = there.request;
+        let redates = request.exports.iter().filter_map(Export::options).any(|options| options.rewrite_timestamp);
+        if redates && job.config.is_none() && job.epoch.source_date().is_some() {
+            bail!(
+                "rewrite-timestamp=true is not supported by an engine elsewhere ({}) for what was not planned here: \
+                 nothing tells which layers are the base's, and keep their times",
+                self.address
+            );
+        }
         let mut offered = BTreeSet::new();
         let Some((work, graph)) = self.sendable(there, job.work, &mut offered)? else {
             let result = Ref::Snapshot(Snapshot::scratch());
@@ -349,13 +357,6 @@ type Sent = HashMap<VertexDigest, pb::SourceOp>;
 
 impl Engine for RemoteEngine {
     fn solve(&self, request: &SolveRequest) -> anyhow::Result<SolveOutcome> {
-        if request.exports.iter().filter_map(Export::options).any(|options| options.rewrite_timestamp) {
-            bail!(
-                "rewrite-timestamp=true is not supported by an engine elsewhere ({}): layers keep the times at which it \
-                 made them",
-                self.address
-            );
-        }
         let client = request.progress.step(&format!("[internal] connect to {}", self.address), |_| {
             reach::connect(&self.address, self.state().env(), &request.cancel)
         })?;
