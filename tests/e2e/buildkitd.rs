@@ -8,7 +8,7 @@ use crate::agents::agents_answer_steps;
 use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, expected, name};
 use crate::oracle::{self, BUSYBOX, Buildkitd};
-use crate::remote::layers_are_stored_as_is_asked;
+use crate::remote::{a_file_that_changed_behind_its_times_is_sent, layers_are_stored_as_is_asked};
 use crate::s3_server::{ID, S3Server, SECRET};
 
 fn dockless(place: &Place, engine: &str) -> Command {
@@ -27,6 +27,7 @@ fn buildkitd_builds_what_the_local_engine_builds() {
     golden_cases_are_as_expected(&place, &engine);
     layers_are_stored_as_is_asked(&place, &engine);
     caches_go_both_ways(&place, &engine);
+    a_file_that_changed_behind_its_times_is_sent(&place, &engine);
     nothing_is_an_image_too(&place, &engine);
     secrets_reach_a_step(&place, &engine);
     agents_answer_steps(&place, &[&engine]);

@@ -44,6 +44,7 @@ fn dockerd_builds_what_the_local_engine_builds() {
     a_definition_is_solved(&place, &engine);
     an_old_engine_refuses_what_it_does_not_know(&place, &engine);
     its_own_frontend_reads_a_dockerfile(&place, &engine, &dockerd);
+    a_file_that_changed_behind_its_times_is_sent(&place, &engine);
     layers_are_stored_as_is_asked(&place, &engine);
     agents_answer_steps(&place, &["local", &engine]);
     caches_are_read_and_written_there(&place, &engine, &dockerd);
@@ -92,6 +93,23 @@ pub fn layers_are_stored_as_is_asked(place: &Place, engine: &str) {
         ended(dockless(place, engine).args(["build", "--network=host", "-o", &output, "asked"])).ok();
         assert_eq!(stored(&place.at("stored")), [form, form], "{options}");
         fs::remove_dir_all(place.at("stored")).unwrap();
+    }
+}
+
+/// Both keep copies of contexts, and see no change in a file of the same size and mtime: what a package manager installs
+/// has a fixed date, and so has what a reproducible build touches.
+pub fn a_file_that_changed_behind_its_times_is_sent(place: &Place, engine: &str) {
+    place.write("dated/Dockerfile", "FROM scratch\nCOPY file other /\n");
+    place.write("dated/other", "of its own date");
+    for text in ["one", "two"] {
+        place.write("dated/file", text);
+        run(Command::new("touch").args(["-d", "@1000000000"]).arg(place.at("dated/file")));
+        for frontend in ["dockless", "engine"] {
+            let mut build = dockless(place, engine);
+            build.env("DOCKLESS_FRONTEND", frontend);
+            ended(build.args(["build", "--network=host", "-o", "type=local,dest=dated-out", "dated"])).ok();
+            assert_eq!(place.read("dated-out/file"), text, "{frontend}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! begins.
 
 mod caches;
+mod locals;
 pub mod reach;
 mod watch;
 
@@ -61,7 +62,7 @@ impl RemoteEngine {
         let tmp = Machine::tmp(self.state().as_ref())?;
         let archive = tmp.path().join("image.tar");
         let wanted = (!request.exports.is_empty()).then_some(archive.as_path());
-        let order = Order { work: as_asked(&work), graph: &graph, offered };
+        let order = Order { work: as_asked(&work), graphs: std::slice::from_ref(&graph), offered };
         self.have_solved(there, asked, order, caches, wanted)?;
         if wanted.is_none() {
             let result = Ref::Snapshot(Snapshot::scratch());
@@ -91,12 +92,14 @@ impl RemoteEngine {
         caches: &SharedCaches,
     ) -> anyhow::Result<()> {
         let mut offered = BTreeSet::new();
-        let mut works = Vec::new();
+        let (mut works, mut graphs) = (Vec::new(), Vec::new());
         for (platform, work) in built {
-            works.extend(self.sendable(there, met(work), &mut offered)?.map(|(work, _)| (platform, work)));
+            let Some((work, graph)) = self.sendable(there, met(work), &mut offered)? else { continue };
+            works.push((platform, work));
+            graphs.push(graph);
         }
         let several = works.iter().map(|(platform, work)| (platform.clone(), as_asked(work))).collect();
-        let order = Order { work: remote::Work::Several(several), graph: &llb::Graph::default(), offered };
+        let order = Order { work: remote::Work::Several(several), graphs: &graphs, offered };
         self.have_solved(there, asked, order, caches, None)
     }
 
@@ -143,11 +146,13 @@ impl RemoteEngine {
         let (agents, ssh) = self.agents(asked)?;
         let caches = caches::Prepared::new(caches, &request.progress)?;
         let watch = Watch::default();
-        let Order { work, graph, offered } = order;
+        let Order { work, graphs, offered } = order;
+        let files = Machine::source_cache(self.state().as_ref(), "files");
         let solve = remote::Solve {
             work,
             shared: Shared {
                 locals: asked.locals.clone(),
+                behind_mtimes: locals::behind_mtimes(&asked.locals, graphs, &files, &request.cancel)?,
                 secrets: asked.secrets.clone(),
                 ssh,
                 registry: self.state().registry()?.clone(),
@@ -161,7 +166,7 @@ impl RemoteEngine {
         };
         let solved = client.solve(solve);
         drop(agents);
-        let said = solved.map_err(|error| watch.explain(error, graph))?;
+        let said = solved.map_err(|error| watch.explain(error, graphs))?;
         caches.name(&said, &request.cancel)
     }
 
@@ -305,8 +310,8 @@ impl RemoteEngine {
 /// What goes to the engine.
 struct Order<'a> {
     work: remote::Work<'a>,
-    /// None of its own where a frontend makes it.
-    graph: &'a llb::Graph,
+    /// One for each result; empty where a frontend makes it.
+    graphs: &'a [llb::Graph],
     /// Blobs of images that are sent along.
     offered: BTreeSet<Digest>,
 }
