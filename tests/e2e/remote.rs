@@ -249,6 +249,18 @@ fn the_engine_is_looked_at(place: &Place, engine: &str) {
     assert_eq!(records(&["--filter", "type==source.local"]), [] as [serde_json::Value; 0]);
     buildctl(&["prune", "--all"]);
     assert_eq!(total(buildctl(&["du"])), "Total: 0B");
+
+    let buildx = |verb: &str, engines: &str| {
+        ended(place.command("docker").env("DOCKLESS_ENGINE", engines).args(["buildx", verb])).ok()
+    };
+    let told = buildx("inspect", engine);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[..3], ["Name:   dockless", "Driver: remote", &format!("Endpoint: {engine}")], "{told}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("Platforms: ") && line.contains(&platform)), "{told}");
+    let listed = buildx("ls", &format!("{engine},unix:///nobody,local"));
+    let found: Vec<_> =
+        listed.lines().skip(1).map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>()).collect();
+    assert_eq!(found, [[engine, "running"], ["unix:///nobody", "inactive"], ["in-process", "running"]]);
 }
 
 fn a_failure_is_told_as_the_local_engine_tells_it(place: &Place, engine: &str) {
