@@ -6,6 +6,8 @@ mod docker_registry;
 mod hostile_registry;
 #[path = "support/kept.rs"]
 mod kept;
+#[path = "support/s3_server.rs"]
+mod s3_server;
 #[path = "support/sample_image.rs"]
 mod sample_image;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use crate::base::{Cancel, Epoch, Progress};
@@ -119,7 +119,14 @@ pub fn solve(session: &Session, build: Build, progress: Progress, cancel: Cancel
             values.insert(spec.id, value);
         }
     }
-    let ssh = build.ssh.iter().map(|spec| secrets::parse_ssh(spec, &session.env)).collect::<Result<_, _>>()?;
+    let mut ssh = BTreeMap::new();
+    for spec in &build.ssh {
+        let (id, keys) = secrets::parse_ssh(spec, &session.env)?;
+        if ssh.get(&id).is_some_and(|other| *other != keys) {
+            bail!("--ssh {id} is given twice, and not with the same keys");
+        }
+        ssh.insert(id, keys);
+    }
     if build.exports.iter().any(Export::is_to_stdout) {
         session.refuse_terminal()?;
     }

@@ -183,14 +183,18 @@ impl Built<'_> {
         snapshot: &Snapshot,
         options: &LayerOptions,
     ) -> anyhow::Result<()> {
-        if options.compression.is_none() {
-            return Ok(());
-        }
         let spec = LayerOptions { force: true, ..options.clone() }.spec(&self.epoch);
         let base = self.base.as_ref().map(|base| base.rootfs.diff_ids.as_slice()).unwrap_or_default();
+        let snapshots = self.state.snapshots()?;
         for (index, layer) in layers.iter_mut().enumerate() {
-            if layer.blob.compression() == Compression::Uncompressed || !base.contains(&layer.blob.diff_id) {
-                layer.blob = self.state.snapshots()?.layer_blob(snapshot, index, &spec, self.cancel)?;
+            let inherited = base.contains(&layer.blob.diff_id);
+            if spec.clamp_mtime.is_some() && !inherited {
+                layer.blob = snapshots.redated(&layer.blob, &spec, self.cancel)?;
+                continue;
+            }
+            let plain = layer.blob.compression() == Compression::Uncompressed;
+            if options.compression.is_some() && (plain || !inherited) {
+                layer.blob = snapshots.layer_blob(snapshot, index, &spec, self.cancel)?;
             }
         }
         Ok(())

@@ -31,7 +31,7 @@ pub(super) struct Job {
     /// Planned here.
     pub config: Option<ImageConfig>,
     base: Option<ImageConfig>,
-    epoch: Epoch,
+    pub epoch: Epoch,
 }
 
 #[derive(Clone)]

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use crate::base::{Cancel, Digest, Epoch, Platform, Progress, Reference, Secret};
 pub use crate::export::{Dest, LayerOptions};
 use crate::image::Descriptor;
+use crate::ops::ssh::Keys;
 
 pub use failure::{Location, StepFailed};
 pub use fan::{FanOut, Run};
@@ -53,7 +54,7 @@ pub struct SolveRequest {
     /// `--secret`: id to value.
     pub secrets: BTreeMap<String, Secret>,
     /// `--ssh`: id to agent socket or key files.
-    pub ssh: BTreeMap<String, Vec<PathBuf>>,
+    pub ssh: BTreeMap<String, Keys>,
     /// What to make of the result; with none, the build only fills the cache.
     pub exports: Vec<Export>,
     pub caches: SharedCaches,

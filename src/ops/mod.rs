@@ -75,8 +75,7 @@ pub struct Request {
     /// OCI layouts by the name of their store.
     pub layouts: BTreeMap<String, PathBuf>,
     pub secrets: BTreeMap<String, Secret>,
-    /// Agent sockets and key files by id.
-    pub ssh: BTreeMap<String, Vec<PathBuf>>,
+    pub ssh: BTreeMap<String, ssh::Keys>,
     /// `--shm-size` of every step.
     pub shm_size: Option<u64>,
     pub progress: Progress,

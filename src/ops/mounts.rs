@@ -189,8 +189,8 @@ fn prepare(request: &Arc<Request>, mount: &pb::Mount, inputs: &[Ref], cancel: &C
             let option = mount.ssh_opt.clone().unwrap_or_default();
             let id = if option.id.is_empty() { "default" } else { &option.id };
             match request.ssh.get(id) {
-                Some(sources) => {
-                    What::Agent(Agent::forward(sources, &option, request.machine.tmp()?, request.machine.env())?)
+                Some(keys) => {
+                    What::Agent(Agent::forward(keys, &option, request.machine.tmp()?, request.machine.env())?)
                 }
                 None if option.optional => return Ok(None),
                 None => bail!("ssh agent {id}: not found"),

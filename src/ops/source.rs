@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, bail};
 
 use super::layout::LayoutSource;
+use super::ssh::{Agent, Keys};
 use super::{Ref, Request, file};
 use crate::base::progress::Step;
 use crate::base::{Cancel, Digest, Hasher, Platform, Reference, Secret};
@@ -36,6 +37,7 @@ pub fn operation(request: Arc<Request>, vertex: &llb::Vertex, op: &pb::SourceOp)
         "local" => Arc::new(LocalSource::new(request, rest, &mut attrs)?),
         "git" => Arc::new(GitSource {
             git: git_request(&request, rest, &mut attrs)?,
+            keys: attrs.take("git.mountsshsock").and_then(|id| request.ssh.get(&id).cloned()),
             commit: OnceLock::new(),
             step,
             request,
@@ -236,7 +238,6 @@ fn git_request(request: &Request, rest: &str, attrs: &mut Attrs) -> anyhow::Resu
     let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let secret = |id: Option<String>| id.and_then(|id| request.secrets.get(&id).cloned());
-    let ssh = attrs.take("git.mountsshsock");
     Ok(GitRequest {
         remote: attrs.take("git.fullurl").unwrap_or_else(|| format!("https://{address}")),
         reference: given(reference),
@@ -252,7 +253,7 @@ fn git_request(request: &Request, rest: &str, attrs: &mut Attrs) -> anyhow::Resu
         auth_token: secret(attrs.take("git.authtokensecret")),
         auth_header: secret(attrs.take("git.authheadersecret")),
         known_hosts: attrs.take("git.knownsshhosts"),
-        ssh_socket: ssh.and_then(|id| request.ssh.get(&id)?.first().cloned()),
+        ssh_socket: None,
     })
 }
 
@@ -260,6 +261,7 @@ fn git_request(request: &Request, rest: &str, attrs: &mut Attrs) -> anyhow::Resu
 struct GitSource {
     request: Arc<Request>,
     git: GitRequest,
+    keys: Option<Keys>,
     commit: OnceLock<String>,
     step: Step,
 }
@@ -270,11 +272,26 @@ impl GitSource {
         Ok(GitRepository::open(&machine.source_cache("git"), machine.env())?)
     }
 
+    /// What git is told, and the agent that is started where its keys are files.
+    fn with_keys(&self) -> anyhow::Result<(GitRequest, Option<Agent>)> {
+        let mut git = self.git.clone();
+        let Some(keys) = &self.keys else { return Ok((git, None)) };
+        if let Some(socket) = keys.socket() {
+            git.ssh_socket = Some(socket.to_owned());
+            return Ok((git, None));
+        }
+        let (machine, option) = (&self.request.machine, pb::SshOpt { mode: 0o600, ..pb::SshOpt::default() });
+        let agent = Agent::forward(keys, &option, machine.tmp()?, machine.env())?;
+        git.ssh_socket = Some(agent.socket().to_owned());
+        Ok((git, Some(agent)))
+    }
+
     fn commit(&self, cancel: &Cancel) -> anyhow::Result<&str> {
         if let Some(commit) = self.commit.get() {
             return Ok(commit);
         }
-        let commit = self.repository()?.resolve(&self.git, cancel)?;
+        let (git, _agent) = self.with_keys()?;
+        let commit = self.repository()?.resolve(&git, cancel)?;
         Ok(self.commit.get_or_init(|| commit))
     }
 }
@@ -303,7 +320,8 @@ impl Op<Ref> for GitSource {
     fn exec(&self, _: &[Ref], cancel: &Cancel) -> anyhow::Result<Vec<Ref>> {
         let dir = self.request.machine.tmp()?;
         let commit = self.commit(cancel)?;
-        self.repository()?.checkout(&self.git, commit, dir.path(), &self.step, cancel)?;
+        let (git, _agent) = self.with_keys()?;
+        self.repository()?.checkout(&git, commit, dir.path(), &self.step, cancel)?;
         let files = LocalContext::open(dir.path(), LocalOptions::default())?;
         Ok(vec![Ref::Snapshot(file::import(self.request.snapshots()?, Arc::new(files), cancel)?)])
     }

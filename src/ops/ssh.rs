@@ -1,5 +1,6 @@
 //! A way to the caller's ssh agent for one step: a socket of our own, with the owner that the step asks for, whose
-//! connections are passed on.
+//! connections are passed on. A step may look at the keys and have something signed, and that is all: what it says
+//! must not empty the agent that its user goes on working with.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -21,6 +22,34 @@ use crate::llb::pb;
 /// How long a started agent may take to open its socket: it does nothing else.
 const AGENT_START: Duration = Duration::from_secs(10);
 
+/// What a step asks an agent: for its keys (SSH_AGENTC_REQUEST_IDENTITIES), and for a signature (SSH_AGENTC_SIGN_REQUEST).
+const PERMITTED: [u8; 2] = [11, 13];
+
+/// SSH_AGENT_FAILURE, as a whole message.
+const REFUSAL: [u8; 5] = [0, 0, 0, 1, 5];
+
+/// What OpenSSH takes of a message, from either side.
+const MAX_MESSAGE: usize = 256 << 10;
+
+/// Where ssh keys are: in an agent, or in files, for which one is started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// One socket, or files; none for the socket that `SSH_AUTH_SOCK` names.
+    pub paths: Vec<PathBuf>,
+    /// Steps may say to the socket whatever they like.
+    pub raw: bool,
+}
+
+impl Keys {
+    /// The agent's socket, where it is one.
+    pub fn socket(&self) -> Option<&Path> {
+        match self.paths.as_slice() {
+            [path] if is_socket(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// A forwarded agent; dropping it ends the forwarding.
 pub struct Agent {
     socket: PathBuf,
@@ -33,21 +62,22 @@ pub struct Agent {
 
 impl Agent {
     /// Forwards to a socket, or to an agent started here that holds the given keys.
-    pub fn forward(
-        sources: &[PathBuf],
-        option: &pb::SshOpt,
-        dir: tempfile::TempDir,
-        env: &Env,
-    ) -> anyhow::Result<Self> {
-        let (agent, own) = match sources {
-            [] => match env.nonempty("SSH_AUTH_SOCK") {
+    pub fn forward(keys: &Keys, option: &pb::SshOpt, dir: tempfile::TempDir, env: &Env) -> anyhow::Result<Self> {
+        let (agent, own) = match (keys.socket(), keys.paths.as_slice()) {
+            (Some(socket), _) => (socket.to_owned(), None),
+            (None, []) => match env.nonempty("SSH_AUTH_SOCK") {
                 Some(socket) => (PathBuf::from(socket), None),
                 None => bail!("SSH_AUTH_SOCK is not set, and neither a socket nor a key was given"),
             },
-            [socket] if is_socket(socket) => (socket.clone(), None),
-            keys => {
+            (None, files) => {
+                if let Some(socket) = files.iter().find(|path| is_socket(path)) {
+                    bail!("{} is a socket, beside which nothing else can be given", socket.display());
+                }
+                if keys.raw {
+                    bail!("raw=true needs the socket of an agent, and {} is none", files[0].display());
+                }
                 let socket = dir.path().join("keys");
-                let child = start(&socket, keys, env)?;
+                let child = start(&socket, files, env)?;
                 (socket, Some(child))
             }
         };
@@ -59,8 +89,8 @@ impl Agent {
             tracing::debug!(%error, "the agent's socket keeps its owner");
         }
         let closing = Arc::new(AtomicBool::new(false));
-        let told = closing.clone();
-        let listener = std::thread::spawn(move || accept(&listener, &agent, &told));
+        let (told, converse) = (closing.clone(), if keys.raw { pass } else { ask });
+        let listener = std::thread::spawn(move || accept(&listener, &agent, converse, &told));
         Ok(Self { socket, closing, listener: Some(listener), own, _dir: dir })
     }
 
@@ -90,7 +120,10 @@ fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
-fn accept(listener: &UnixListener, agent: &Path, closing: &AtomicBool) {
+/// How a connection of a step is answered by one to the agent.
+type Converse = fn(UnixStream, UnixStream) -> io::Result<()>;
+
+fn accept(listener: &UnixListener, agent: &Path, converse: Converse, closing: &AtomicBool) {
     for connection in listener.incoming() {
         let Ok(connection) = connection else { return };
         if closing.load(Ordering::Acquire) {
@@ -98,10 +131,46 @@ fn accept(listener: &UnixListener, agent: &Path, closing: &AtomicBool) {
         }
         let agent = agent.to_owned();
         // An agent that is gone ends the connection; ssh in the step then says so better than we could.
-        std::thread::spawn(move || UnixStream::connect(agent).and_then(|agent| pass(connection, agent)));
+        std::thread::spawn(move || UnixStream::connect(agent).and_then(|agent| converse(connection, agent)));
     }
 }
 
+/// Passes on, one by one, what a step may ask, and the agent's answers.
+fn ask(mut step: UnixStream, mut agent: UnixStream) -> io::Result<()> {
+    while let Some(question) = message(&mut step)? {
+        if !question.get(LENGTH).is_some_and(|kind| PERMITTED.contains(kind)) {
+            step.write_all(&REFUSAL)?;
+            continue;
+        }
+        agent.write_all(&question)?;
+        match message(&mut agent)? {
+            Some(answer) => step.write_all(&answer)?,
+            None => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// What the length of a message is written in, before it.
+const LENGTH: usize = 4;
+
+/// The next message with its length; none where the other side has no more to say.
+fn message(from: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
+    let mut message = vec![0; LENGTH];
+    if from.read(&mut message[..1])? == 0 {
+        return Ok(None);
+    }
+    from.read_exact(&mut message[1..])?;
+    let length = message.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+    }
+    message.resize(LENGTH + length, 0);
+    from.read_exact(&mut message[LENGTH..])?;
+    Ok(Some(message))
+}
+
+/// Passes everything on, both ways.
 fn pass(step: UnixStream, agent: UnixStream) -> io::Result<()> {
     let (from_step, to_agent) = (step.try_clone()?, agent.try_clone()?);
     let forth = std::thread::spawn(move || copy(from_step, to_agent));
@@ -166,40 +235,83 @@ fn start(socket: &Path, keys: &[PathBuf], env: &Env) -> anyhow::Result<Child> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_a_step_says_reaches_the_agent_and_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("real");
+    /// An agent that answers each message with its own, read backwards.
+    fn agent(dir: &Path) -> PathBuf {
+        let socket = dir.join("real");
         let listener = UnixListener::bind(&socket).unwrap();
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 let mut connection = connection.unwrap();
-                let mut text = String::new();
-                connection.read_to_string(&mut text).unwrap();
-                connection.write_all(text.to_uppercase().as_bytes()).unwrap();
+                while let Ok(Some(mut answer)) = message(&mut connection) {
+                    answer[LENGTH..].reverse();
+                    connection.write_all(&answer).unwrap();
+                }
             }
         });
+        socket
+    }
+
+    fn forward(socket: PathBuf, raw: bool) -> Agent {
         let option = pb::SshOpt { mode: 0o600, uid: 0, gid: 0, ..pb::SshOpt::default() };
-        let forwarded = Agent::forward(&[socket], &option, tempfile::tempdir().unwrap(), &Env::of([])).unwrap();
+        let keys = Keys { paths: vec![socket], raw };
+        Agent::forward(&keys, &option, tempfile::tempdir().unwrap(), &Env::of([])).unwrap()
+    }
+
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [&u32::try_from(body.len()).unwrap().to_be_bytes(), body].concat()
+    }
+
+    #[test]
+    fn what_a_step_may_ask_reaches_the_agent_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = agent(dir.path());
+        let forwarded = forward(socket.clone(), false);
         let path = forwarded.socket().to_owned();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let large = [&[13][..], &vec![7; MAX_MESSAGE - 2], &[1]].concat();
+        let backwards = |body: &[u8]| body.iter().rev().copied().collect::<Vec<u8>>();
         for _ in 0..2 {
             let mut step = UnixStream::connect(&path).unwrap();
-            step.write_all(b"hello").unwrap();
+            // All at once, as a client may: answers come in the order of the questions.
+            let asked: [&[u8]; 6] = [&[11], &[19], b"", &large, &[17, 1, 2], &[11]];
+            step.write_all(&asked.map(framed).concat()).unwrap();
             step.shutdown(Shutdown::Write).unwrap();
-            let mut answer = String::new();
-            step.read_to_string(&mut answer).unwrap();
-            assert_eq!(answer, "HELLO");
+            let mut answers = Vec::new();
+            step.read_to_end(&mut answers).unwrap();
+            let refusal = REFUSAL.to_vec();
+            let expected =
+                [framed(&[11]), refusal.clone(), refusal.clone(), framed(&backwards(&large)), refusal, framed(&[11])];
+            assert!(answers == expected.concat(), "{} bytes", answers.len());
         }
+        let mut step = UnixStream::connect(&path).unwrap();
+        step.write_all(&[0, 4, 0, 1, 13]).unwrap();
+        assert!(!matches!(step.read(&mut [0]), Ok(1)), "no agent takes so much");
         drop(forwarded);
         assert!(!path.exists());
+
+        let forwarded = forward(socket, true);
+        let mut step = UnixStream::connect(forwarded.socket()).unwrap();
+        step.write_all(&framed(&[19, 1])).unwrap();
+        assert_eq!(message(&mut step).unwrap().unwrap(), framed(&[1, 19]));
     }
 
     #[test]
     fn nothing_to_forward_is_said() {
-        let error = Agent::forward(&[], &pb::SshOpt::default(), tempfile::tempdir().unwrap(), &Env::of([]));
+        let error =
+            Agent::forward(&Keys::default(), &pb::SshOpt::default(), tempfile::tempdir().unwrap(), &Env::of([]));
         let message = error.err().unwrap().to_string();
         assert_eq!(message, "SSH_AUTH_SOCK is not set, and neither a socket nor a key was given");
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, file) = (agent(dir.path()), dir.path().join("key"));
+        for (paths, raw, part) in [
+            (vec![socket, file.clone()], false, "real is a socket, beside which nothing else"),
+            (vec![file], true, "raw=true needs the socket of an agent, and"),
+        ] {
+            let keys = Keys { paths, raw };
+            let error = Agent::forward(&keys, &pb::SshOpt::default(), tempfile::tempdir().unwrap(), &Env::of([]));
+            let message = error.err().unwrap().to_string();
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]
@@ -215,7 +327,8 @@ mod tests {
         let made = Command::new(keygen).args(["-q", "-N", "", "-f"]).arg(&key).status().unwrap();
         assert!(made.success());
         let option = pb::SshOpt { mode: 0o600, ..pb::SshOpt::default() };
-        let agent = Agent::forward(&[key], &option, tempfile::tempdir().unwrap(), &env).unwrap();
+        let agent = Agent::forward(&Keys { paths: vec![key], raw: false }, &option, tempfile::tempdir().unwrap(), &env)
+            .unwrap();
         let listed = Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", agent.socket()).output().unwrap();
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stdout));
         let socket = agent._dir.path().join("keys");

@@ -26,6 +26,8 @@ use crate::registry::Registry;
 pub struct Shared {
     /// Folders by the name of their `local://` source.
     pub locals: BTreeMap<String, PathBuf>,
+    /// Of their files that may have changed and kept size and mtime, what changes with them.
+    pub behind_mtimes: Option<Digest>,
     pub secrets: BTreeMap<String, Secret>,
     /// Sockets of ssh agents, by id.
     pub ssh: BTreeMap<String, PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -17,6 +17,7 @@ use crate::engine::{
 };
 use crate::image::Descriptor;
 use crate::layer::Compression;
+use crate::ops::ssh::Keys;
 
 /// What Concourse tells a resource, and what build arguments may ask for.
 const CONCOURSE: [&str; 6] =
@@ -125,7 +126,7 @@ fn secrets(params: &Put, sources: &Path, env: &Env) -> anyhow::Result<BTreeMap<S
     Ok(secrets)
 }
 
-fn ssh(params: &Put, sources: &Path) -> anyhow::Result<BTreeMap<String, Vec<PathBuf>>> {
+fn ssh(params: &Put, sources: &Path) -> anyhow::Result<BTreeMap<String, Keys>> {
     let Some(path) = params.ssh_identity.as_deref().filter(|path| !path.is_empty()) else {
         return Ok(BTreeMap::new());
     };
@@ -133,7 +134,7 @@ fn ssh(params: &Put, sources: &Path) -> anyhow::Result<BTreeMap<String, Vec<Path
     if !key.is_file() {
         bail!("ssh_identity: {path} is not a file");
     }
-    Ok(BTreeMap::from([("default".to_owned(), vec![key])]))
+    Ok(BTreeMap::from([("default".to_owned(), Keys { paths: vec![key], raw: false })]))
 }
 
 /// Puts in what Concourse tells (`$BUILD_ID`, `${BUILD_ID}`); unset is empty, and every other dollar stays.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::store::{LayerSpec, Snapshots};
 use super::tree::{FileData, Node, Tree};
 use crate::base::{Cancel, Digest};
 use crate::image::{Descriptor, LayerBlob};
-use crate::layer::{self, Compression, Encoder, Entry, LayerWriter};
+use crate::layer::{self, Compression, Encoder, Entry, LayerWriter, Target};
 use crate::store::{BlobStore, BlobWrite};
 use crate::sys::{Kind, Mtime};
 
@@ -49,7 +49,7 @@ pub(super) fn of_delta(snapshots: &Snapshots, id: &DeltaId, spec: &LayerSpec, ca
         cancel,
     };
     let base_root = base.lookup(Path::new("")).at(&dir)?.is_some();
-    match layer.dir(Path::new(""), base_root, false) {
+    match layer.dir(Path::new(""), base_root, false, false) {
         Ok(()) => {}
         Err(error) => {
             cancel.check()?;
@@ -90,6 +90,49 @@ pub(super) fn recompress(
     let out = recode().map_err(|error| Error::Layer { digest, cause: error.into() })?;
     let (digest, size) = out.0.complete()?;
     Ok(LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: layer.diff_id })
+}
+
+/// A layer of an image with no time later than `limit`, written as it would be had it been made here.
+pub(super) fn redate(
+    blobs: &dyn BlobStore,
+    layer: &LayerBlob,
+    limit: i64,
+    spec: &LayerSpec,
+    cancel: &Cancel,
+) -> Result<LayerBlob> {
+    let digest = layer.descriptor.digest;
+    let mut stored = blobs.open(&digest)?;
+    let layer_error = |cause: anyhow::Error| Error::Layer { digest, cause };
+    let writer = LayerWriter::new(Blob(blobs.create()?), spec.compression, spec.level);
+    let mut redated = Redated { limit, out: writer.map_err(|error| layer_error(error.into()))? };
+    let applied = layer::apply(&mut stored, Some(&layer.diff_id), &mut redated, cancel);
+    cancel.check()?;
+    applied.map_err(|error| layer_error(error.into()))?;
+    let written = redated.out.finish().map_err(|error| layer_error(error.into()))?;
+    let (digest, size) = written.out.0.complete()?;
+    Ok(LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: written.diff_id })
+}
+
+/// A layer that is written again, member by member.
+struct Redated {
+    limit: i64,
+    out: LayerWriter<Blob>,
+}
+
+impl Target for Redated {
+    fn entry(&mut self, entry: &Entry, data: &mut dyn BufRead) -> anyhow::Result<()> {
+        let mut entry = entry.clone();
+        entry.meta.mtime = dated(entry.meta.mtime, Some(self.limit));
+        Ok(self.out.append(&entry, data)?)
+    }
+
+    fn whiteout(&mut self, path: &Path) -> anyhow::Result<()> {
+        Ok(self.out.whiteout(path)?)
+    }
+
+    fn opaque(&mut self, dir: &Path) -> anyhow::Result<()> {
+        Ok(self.out.opaque(dir)?)
+    }
 }
 
 /// The compression that an OCI or Docker media type speaks of.
@@ -172,8 +215,10 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// `base_has`: there is a directory at the path below the delta. `opaque`: it does not show through.
-    fn dir(&mut self, dir: &Path, base_has: bool, opaque: bool) -> io::Result<()> {
+    /// `base_has`: there is a directory at the path below the delta. `opaque`: it does not show through. `timeless`: it
+    /// kept its time, whatever was done in it, as with COPY, so that the same files make the same layer at any time.
+    /// On BuildKit the file system dates such a folder, which a pinned date makes the same again.
+    fn dir(&mut self, dir: &Path, base_has: bool, opaque: bool, timeless: bool) -> io::Result<()> {
         self.cancel.check().map_err(io::Error::other)?;
         let mut names: BTreeMap<OsString, bool> = BTreeMap::new();
         for name in self.delta.names(dir)? {
@@ -187,6 +232,13 @@ impl Layer<'_> {
             for name in self.base.read_dir(dir)? {
                 names.entry(name).or_insert(false);
             }
+        }
+        if let Some(clamp) = self.clamp
+            && timeless
+            && self.renames(dir, &names)?
+            && let Some(Some((_, node))) = self.parents.last_mut()
+        {
+            node.meta.mtime = Mtime { seconds: clamp, nanos: 0 };
         }
         for (name, present) in names {
             let path = dir.join(name);
@@ -206,12 +258,13 @@ impl Layer<'_> {
                 Some(below) => !same(below, &node, || self.base.open(&path), open)?,
             };
             if node.is_dir() {
-                let base_has = below.is_some_and(|below| below.is_dir());
+                let below = below.filter(Node::is_dir);
+                let timeless = below.as_ref().is_some_and(|below| below.meta.mtime == node.meta.mtime);
                 self.parents.push(Some((path.clone(), node)));
                 if changed {
                     self.write_parents()?;
                 }
-                self.dir(&path, base_has, answer.alone)?;
+                self.dir(&path, below.is_some(), answer.alone, timeless)?;
                 self.parents.pop();
             } else if changed || node.inode.is_some_and(|inode| self.links.contains_key(&inode)) {
                 self.write_parents()?;
@@ -221,6 +274,16 @@ impl Layer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a directory has names that it does not have below, or lacks some that it has there.
+    fn renames(&self, dir: &Path, names: &BTreeMap<OsString, bool>) -> io::Result<bool> {
+        for (name, present) in names {
+            if self.base.lookup(&dir.join(name))?.is_some() != *present {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn write_parents(&mut self) -> io::Result<()> {
@@ -260,15 +323,15 @@ impl Layer<'_> {
 
 fn entry(path: PathBuf, node: Node, clamp: Option<i64>) -> Entry {
     let Node { kind, mut meta, .. } = node;
-    if let Some(clamp) = clamp
-        && meta.mtime >= (Mtime { seconds: clamp, nanos: 0 })
-    {
-        meta.mtime = Mtime { seconds: clamp, nanos: 0 };
-    }
-    // Whole seconds, as Docker and BuildKit write them: a fraction would cost each file a header of its own, a KiB.
-    meta.mtime.nanos = 0;
+    meta.mtime = dated(meta.mtime, clamp);
     meta.xattrs.retain(|name, _| travels(&name.to_string_lossy()));
     Entry { path, kind, meta }
+}
+
+/// Whole seconds, as Docker and BuildKit write them: a fraction would cost each file a header of its own, a KiB.
+fn dated(mtime: Mtime, clamp: Option<i64>) -> Mtime {
+    let seconds = clamp.map_or(mtime.seconds, |clamp| mtime.seconds.min(clamp));
+    Mtime { seconds, nanos: 0 }
 }
 
 /// Attributes that mean something on another machine: not this host's SELinux labels or access lists.

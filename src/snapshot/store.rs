@@ -221,6 +221,14 @@ impl Snapshots {
         }
     }
 
+    /// A layer that was made elsewhere, as [`LayerSpec::clamp_mtime`] has those that are made here.
+    pub fn redated(&self, layer: &LayerBlob, spec: &LayerSpec, cancel: &Cancel) -> Result<LayerBlob> {
+        match spec.clamp_mtime {
+            Some(limit) => blob::redate(&*self.0.blobs, layer, limit, spec, cancel),
+            None => Ok(layer.clone()),
+        }
+    }
+
     /// Remembers that these layers, made of this snapshot with its own times, unpack to it: a later `FROM` of the image
     /// finds them unpacked.
     pub fn adopt(&self, snapshot: &Snapshot, layers: &[LayerBlob]) -> Result<()> {

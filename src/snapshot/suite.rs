@@ -484,6 +484,53 @@ fn times_are_whole_seconds_and_clamped_only_when_asked() {
     assert_eq!(times(Some(1_500_000_000)), [time(1_000_000_000), time(1_500_000_000)]);
 }
 
+/// As BuildKit's are with `rewrite-timestamp`: its file system dated them when the step came by.
+#[test]
+fn a_pinned_date_dates_folders_whose_names_changed() {
+    let case = overlay();
+    let base = [dir("gains"), dir("gains/in"), dir("keeps"), file("keeps/f", "1"), dir("loses"), file("loses/f", "1")];
+    let base = write(&case.snapshots, &Snapshot::scratch(), &base);
+    let changes = [file("gains/in/new", "1"), file("keeps/f", "other"), file("loses/.wh.f", "")];
+    let snapshot = write(&case.snapshots, &base, &changes);
+    let times = |clamp_mtime| {
+        let spec = LayerSpec { clamp_mtime, ..LayerSpec::default() };
+        let blob = case.snapshots.layer_blob(&snapshot, 1, &spec, &Cancel::new()).unwrap();
+        let mut times = Vec::new();
+        let mut stored = case.blobs.open(&blob.descriptor.digest).unwrap();
+        crate::layer::tar::read(&mut stored, &mut |entry, _| {
+            if entry.kind == Kind::Directory {
+                times.push((entry.path.display().to_string(), entry.meta.mtime.seconds));
+            }
+            Ok(())
+        })
+        .unwrap();
+        times
+    };
+    let expected = |gained, lost| {
+        let time = 1_000_000_000;
+        [("gains", time), ("gains/in", gained), ("keeps", time), ("loses", lost)].map(|(p, t)| (p.to_owned(), t))
+    };
+    assert_eq!(times(None), expected(1_000_000_000, 1_000_000_000));
+    assert_eq!(times(Some(1_500_000_000)), expected(1_500_000_000, 1_500_000_000));
+}
+
+#[test]
+fn a_layer_from_elsewhere_is_dated_and_stays_what_it_is() {
+    let case = overlay();
+    let mut late = file("d/late", "1");
+    late.0.meta.mtime = Mtime { seconds: 2_000_000_000, nanos: 5 };
+    let samples = |late| [dir("d"), late, hard("d/same", "d/late"), file("d/.wh.gone", ""), link("s", "d")];
+    let there = store_layer(&*case.blobs, &samples(late.clone()), Compression::Gzip);
+    let spec = LayerSpec { clamp_mtime: Some(1_500_000_000), ..LayerSpec::default() };
+    let redated = case.snapshots.redated(&there, &spec, &Cancel::new()).unwrap();
+    late.0.meta.mtime = Mtime { seconds: 1_500_000_000, nanos: 0 };
+    assert_eq!(redated, store_layer(&*case.blobs, &samples(late), Compression::Uncompressed));
+    assert_eq!(case.snapshots.redated(&there, &LayerSpec::default(), &Cancel::new()).unwrap(), there);
+    let wrong = LayerBlob { diff_id: redated.diff_id, ..there };
+    let error = case.snapshots.redated(&wrong, &spec, &Cancel::new()).unwrap_err();
+    assert!(matches!(error, Error::Layer { .. }), "{error}");
+}
+
 #[test]
 fn a_process_that_died_leaves_nothing_finished() {
     let case = overlay();

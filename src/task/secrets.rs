@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::base::{Env, Secret, csv};
+use crate::ops::ssh::Keys;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -73,24 +74,31 @@ impl SecretSpec {
     }
 }
 
-/// Reads `ID[=SOCKET|KEY[,KEY]]`; without a path, the agent of `SSH_AUTH_SOCK`.
-pub fn parse_ssh(spec: &str, env: &Env) -> Result<(String, Vec<PathBuf>), Error> {
-    let wrong = |reason: &str| Error::Ssh { spec: spec.to_owned(), reason: reason.to_owned() };
-    let (id, paths) = match spec.split_once('=') {
-        Some((id, paths)) => (id, Some(paths)),
-        None => (spec, None),
-    };
+/// Reads `ID[=SOCKET[,raw=BOOL]|=KEY[,KEY]]`; without a path, the agent of `SSH_AUTH_SOCK`.
+pub fn parse_ssh(spec: &str, env: &Env) -> Result<(String, Keys), Error> {
+    let wrong = |reason: String| Error::Ssh { spec: spec.to_owned(), reason };
+    let (id, given) = spec.split_once('=').unwrap_or((spec, ""));
     if id.is_empty() {
-        return Err(wrong("it has no id"));
+        return Err(wrong("it has no id".to_owned()));
     }
-    let paths = match paths {
-        Some(paths) => paths.split(',').filter(|p| !p.is_empty()).map(|p| env.absolute(p)).collect(),
-        None => match env.nonempty("SSH_AUTH_SOCK") {
-            Some(socket) => vec![env.absolute(socket)],
-            None => return Err(wrong("SSH_AUTH_SOCK is not set, and no key is named")),
-        },
-    };
-    Ok((id.to_owned(), paths))
+    let mut keys = Keys::default();
+    for part in given.split(',').filter(|part| !part.is_empty()) {
+        match part.strip_prefix("raw=") {
+            Some("true" | "1") => keys.raw = true,
+            Some("false" | "0") => keys.raw = false,
+            Some(other) => return Err(wrong(format!("raw={other} is neither true nor false"))),
+            None => keys.paths.push(env.absolute(part)),
+        }
+    }
+    if keys.raw && keys.paths.len() != 1 {
+        return Err(wrong("raw=true goes with exactly one socket".to_owned()));
+    }
+    if keys.paths.is_empty() {
+        let socket = env.nonempty("SSH_AUTH_SOCK");
+        let socket = socket.ok_or_else(|| wrong("SSH_AUTH_SOCK is not set, and no key is named".to_owned()))?;
+        keys.paths.push(env.absolute(socket));
+    }
+    Ok((id.to_owned(), keys))
 }
 
 #[cfg(test)]
@@ -119,8 +127,19 @@ mod tests {
         }
         assert_eq!(parse("id=token", &env).unwrap().read(&env).unwrap().unwrap().expose(), b"t");
         assert_eq!(parse("id=x,env=UNSET", &env).unwrap().read(&env).unwrap(), None);
-        assert_eq!(parse_ssh("default", &env).unwrap(), ("default".into(), vec!["/agent".into()]));
-        assert_eq!(parse_ssh("a=k1,/k2", &env).unwrap(), ("a".into(), vec!["/k1".into(), "/k2".into()]));
+        for (spec, id, paths, raw) in [
+            ("default", "default", &["/agent"][..], false),
+            ("default=", "default", &["/agent"], false),
+            ("a=k1,/k2", "a", &["/k1", "/k2"], false),
+            ("a=/s,raw=true", "a", &["/s"], true),
+            ("a=raw=false,s", "a", &["/s"], false),
+        ] {
+            let keys = Keys { paths: paths.iter().map(PathBuf::from).collect(), raw };
+            assert_eq!(parse_ssh(spec, &env).unwrap(), (id.to_owned(), keys), "{spec}");
+        }
+        for spec in ["=/s", "a=raw=true", "a=/s,/t,raw=1", "a=/s,raw=maybe"] {
+            assert!(parse_ssh(spec, &env).is_err(), "{spec}");
+        }
         assert!(parse_ssh("default", &Env::of([])).is_err());
     }
 }

@@ -4,10 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::agents::agents_answer_steps;
 use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, expected, name};
 use crate::oracle::{self, BUSYBOX, Buildkitd};
-use crate::remote::layers_are_stored_as_is_asked;
+use crate::remote::{a_file_that_changed_behind_its_times_is_sent, layers_are_stored_as_is_asked};
+use crate::s3_server::{ID, S3Server, SECRET};
 
 fn dockless(place: &Place, engine: &str) -> Command {
     let mut command = place.command("dockless");
@@ -25,8 +27,13 @@ fn buildkitd_builds_what_the_local_engine_builds() {
     golden_cases_are_as_expected(&place, &engine);
     layers_are_stored_as_is_asked(&place, &engine);
     caches_go_both_ways(&place, &engine);
+    a_file_that_changed_behind_its_times_is_sent(&place, &engine);
     nothing_is_an_image_too(&place, &engine);
-    secrets_and_agents_reach_a_step(&place, &engine);
+    secrets_reach_a_step(&place, &engine);
+    agents_answer_steps(&place, &[&engine]);
+    buckets_keep_caches(&place, &engine);
+    pinned_layers_are_those_of_the_local_engine(&place, &engine);
+    what_was_not_planned_here_keeps_its_times(&place, &engine);
     shared_memory_has_its_size(&place, &engine);
 }
 
@@ -107,17 +114,107 @@ fn nothing_is_an_image_too(place: &Place, engine: &str) {
     }
 }
 
-fn secrets_and_agents_reach_a_step(place: &Place, engine: &str) {
-    let steps = "RUN --mount=type=secret,id=s,env=S test $S = hush && cat /run/secrets/other >/told\n\
-                 RUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n";
-    let steps = steps.replace("id=s,env=S", "id=s,env=S --mount=type=secret,id=other,mode=0444");
-    place.write("secret/Dockerfile", &format!("FROM {BUSYBOX}\n{steps}"));
+fn secrets_reach_a_step(place: &Place, engine: &str) {
+    let step = "RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=other,mode=0444 \
+                test $S = hush && cat /run/secrets/other >/told\n";
+    place.write("secret/Dockerfile", &format!("FROM {BUSYBOX}\n{step}"));
     place.write("hush", "hush");
-    let _agent = std::os::unix::net::UnixListener::bind(place.at("agent")).unwrap();
-    let ssh = format!("default={}", place.at("agent").display());
-    let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush", "--ssh", &ssh];
+    let words = ["build", "--secret", "id=s,src=hush", "--secret", "id=other,src=hush"];
     ended(dockless(place, engine).args(words).args(["-o", "type=local,dest=told", "secret"])).ok();
     assert_eq!(place.read("told/told"), "hush");
+}
+
+/// BuildKit's own S3 client and ours, on the same bucket: each takes over what its kind has left, and reads the other's.
+fn buckets_keep_caches(place: &Place, engine: &str) {
+    let Some(server) = S3Server::start() else { return };
+    // Has the same images, and built nothing yet.
+    let machine = || {
+        let machine = Place::empty();
+        fs::create_dir(machine.state()).unwrap();
+        oracle::run(Command::new("cp").arg("-R").arg(place.state().join("images")).arg(machine.state()));
+        machine
+    };
+    let build = |place: &Place, engine: &str, words: &[&str]| {
+        // A step of its own: of several results for one, BuildKit may export any.
+        let random = "RUN head -n 1 /proc/sys/kernel/random/uuid >/id";
+        let last = "FROM scratch\nCOPY --from=made /id /\n";
+        place.write("bucket/Dockerfile", &format!("FROM {BUSYBOX} AS made\n{random}\n{last}"));
+        let to = ["build", "--progress=plain", "-o", "type=local,dest=out"];
+        let ended = ended(dockless(place, engine).args(to).args(words).arg("bucket"));
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        let broken = [SECRET, "cannot unmarshal", "invalid type", "building without it"];
+        assert!(broken.iter().all(|words| !ended.err.contains(words)), "{}", ended.err);
+        let imports = words.contains(&"--cache-from");
+        assert_eq!(ended.err.contains("importing cache manifest from s3"), imports, "{}", ended.err);
+        place.read("out/id")
+    };
+    let prune = || ended(place.command("buildctl").args(["--addr", engine, "prune", "--all"])).ok();
+    let [here, there] = ["here", "there"].map(|prefix| {
+        format!(
+            "type=s3,bucket=images,region=us-east-1,prefix={prefix}/,endpoint_url={},use_path_style=true,\
+             access_key_id={ID},secret_access_key={SECRET}",
+            server.endpoint()
+        )
+    });
+    let ours = build(&machine(), "local", &["--cache-to", &format!("{here},mode=max")]);
+    let theirs = build(place, engine, &["--no-cache", "--cache-to", &format!("{there},mode=max")]);
+    for prefix in ["here", "there"] {
+        let kept = server.dir.path().join("data/images").join(prefix);
+        assert!(kept.join("manifests/buildkit").is_file() && kept.join("blobs").is_dir(), "{:?}", tree(&kept));
+    }
+    prune();
+    assert_eq!(build(place, engine, &["--cache-from", &there]), theirs);
+    assert_eq!(build(&machine(), "local", &["--cache-from", &here]), ours);
+    prune();
+    assert_ne!(build(place, engine, &["--cache-from", &here]), ours);
+    assert_ne!(build(&machine(), "local", &["--cache-from", &there]), theirs);
+}
+
+/// With a pinned date in its files too, a layer is the same to the byte wherever it was made.
+fn pinned_layers_are_those_of_the_local_engine(place: &Place, engine: &str) {
+    place.write(
+        "pinned/Dockerfile",
+        &format!(
+            "FROM {BUSYBOX}\n\
+             RUN mkdir -p /opt/a/b && echo 1 >/opt/a/b/f && ln -s f /opt/a/b/s && ln /opt/a/b/f /opt/a/b/h && \
+             chown -R 7:8 /opt/a && chmod 4750 /opt/a/b/f\n\
+             WORKDIR /srv/deep\n\
+             COPY Dockerfile /tmp/new\n\
+             COPY --chown=5:6 --chmod=0700 Dockerfile /made/by/copy/\n\
+             RUN rm /tmp/new && mkdir /opt/c && mkfifo /opt/c/pipe && touch -d @5 /opt/c/old && ln /opt/c/old /opt/c/same\n"
+        ),
+    );
+    let diff_ids = |engine: &str, options: &str| {
+        let output = format!("type=oci,dest=pinned-layout,tar=false,rewrite-timestamp=true{options}");
+        let mut build = dockless(place, engine);
+        build.env("SOURCE_DATE_EPOCH", "1000000000");
+        ended(build.args(["build", "--network=host", "--no-cache", "-o", &output, "pinned"])).ok();
+        let json = |digest: &serde_json::Value| -> serde_json::Value {
+            let file = digest.as_str().unwrap().replace(':', "/");
+            serde_json::from_str(&place.read(&format!("pinned-layout/blobs/{file}"))).unwrap()
+        };
+        let index: serde_json::Value = serde_json::from_str(&place.read("pinned-layout/index.json")).unwrap();
+        let manifest = json(&index["manifests"][0]["digest"]);
+        // The base's may have come plain, and then is compressed.
+        let made = manifest["layers"].as_array().unwrap().iter().skip(1);
+        let layers: Vec<_> = made.map(|layer| layer["digest"].clone()).collect();
+        let diff_ids = json(&manifest["config"]["digest"])["rootfs"]["diff_ids"].clone();
+        fs::remove_dir_all(place.at("pinned-layout")).unwrap();
+        (diff_ids, layers)
+    };
+    for options in ["", ",compression=zstd", ",compression=uncompressed"] {
+        let (ours, theirs) = (diff_ids("local", options), diff_ids(engine, options));
+        assert_eq!(ours.0.as_array().unwrap().len(), 6);
+        assert_eq!(theirs, ours, "{options}");
+    }
+}
+
+fn what_was_not_planned_here_keeps_its_times(place: &Place, engine: &str) {
+    let output = "type=oci,dest=kept.tar,rewrite-timestamp=true";
+    let mut build = dockless(place, engine);
+    build.env("DOCKLESS_FRONTEND", "engine").env("SOURCE_DATE_EPOCH", "1000000000");
+    let error = ended(build.args(["build", "-o", output, "nothing"])).fails_with(1);
+    assert!(error.contains("nothing tells which layers are the base's"), "{error}");
 }
 
 fn shared_memory_has_its_size(place: &Place, engine: &str) {

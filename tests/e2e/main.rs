@@ -1,5 +1,9 @@
 //! End to end, through the built program, against real components.
 
+#[path = "../support/s3_server.rs"]
+mod s3_server;
+
+mod agents;
 mod buildkitd;
 mod cli;
 mod cli_build;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::agents::agents_answer_steps;
 use crate::cli::{Place, ended, tree};
 use crate::golden_build::{args, cases, compare, context, differs, expected, name};
 use crate::oracle::{self, BUSYBOX, Buildkitd, Dockerd, find, repository, run, skip};
@@ -43,7 +44,9 @@ fn dockerd_builds_what_the_local_engine_builds() {
     a_definition_is_solved(&place, &engine);
     an_old_engine_refuses_what_it_does_not_know(&place, &engine);
     its_own_frontend_reads_a_dockerfile(&place, &engine, &dockerd);
+    a_file_that_changed_behind_its_times_is_sent(&place, &engine);
     layers_are_stored_as_is_asked(&place, &engine);
+    agents_answer_steps(&place, &["local", &engine]);
     caches_are_read_and_written_there(&place, &engine, &dockerd);
     the_engine_is_looked_at(&place, &engine);
 }
@@ -90,6 +93,23 @@ pub fn layers_are_stored_as_is_asked(place: &Place, engine: &str) {
         ended(dockless(place, engine).args(["build", "--network=host", "-o", &output, "asked"])).ok();
         assert_eq!(stored(&place.at("stored")), [form, form], "{options}");
         fs::remove_dir_all(place.at("stored")).unwrap();
+    }
+}
+
+/// Both keep copies of contexts, and see no change in a file of the same size and mtime: what a package manager installs
+/// has a fixed date, and so has what a reproducible build touches.
+pub fn a_file_that_changed_behind_its_times_is_sent(place: &Place, engine: &str) {
+    place.write("dated/Dockerfile", "FROM scratch\nCOPY file other /\n");
+    place.write("dated/other", "of its own date");
+    for text in ["one", "two"] {
+        place.write("dated/file", text);
+        run(Command::new("touch").args(["-d", "@1000000000"]).arg(place.at("dated/file")));
+        for frontend in ["dockless", "engine"] {
+            let mut build = dockless(place, engine);
+            build.env("DOCKLESS_FRONTEND", frontend);
+            ended(build.args(["build", "--network=host", "-o", "type=local,dest=dated-out", "dated"])).ok();
+            assert_eq!(place.read("dated-out/file"), text, "{frontend}");
+        }
     }
 }
 
@@ -229,6 +249,18 @@ fn the_engine_is_looked_at(place: &Place, engine: &str) {
     assert_eq!(records(&["--filter", "type==source.local"]), [] as [serde_json::Value; 0]);
     buildctl(&["prune", "--all"]);
     assert_eq!(total(buildctl(&["du"])), "Total: 0B");
+
+    let buildx = |verb: &str, engines: &str| {
+        ended(place.command("docker").env("DOCKLESS_ENGINE", engines).args(["buildx", verb])).ok()
+    };
+    let told = buildx("inspect", engine);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[..3], ["Name:   dockless", "Driver: remote", &format!("Endpoint: {engine}")], "{told}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("Platforms: ") && line.contains(&platform)), "{told}");
+    let listed = buildx("ls", &format!("{engine},unix:///nobody,local"));
+    let found: Vec<_> =
+        listed.lines().skip(1).map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>()).collect();
+    assert_eq!(found, [[engine, "running"], ["unix:///nobody", "inactive"], ["in-process", "running"]]);
 }
 
 fn a_failure_is_told_as_the_local_engine_tells_it(place: &Place, engine: &str) {

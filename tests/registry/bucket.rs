@@ -3,20 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 use dockless::base::progress::Step;
 use dockless::base::{Cancel, Env};
 use dockless::registry::{BucketSettings, Object, Settings};
 
 use crate::client;
-use crate::docker_registry::{free_port, skip};
 use crate::hostile_registry::{HostileRegistry, Reply};
-
-const ID: &str = "AKIDTEST";
-const SECRET: &str = "very-secret-key";
+use crate::s3_server::{ID, S3Server, SECRET};
 
 fn env(endpoint: &str) -> Env {
     Env::of([
@@ -153,65 +148,19 @@ fn a_large_file_goes_up_in_parts_and_a_failed_one_is_taken_back() {
     }
 }
 
-/// s3s-fs: a folder as an S3 server that checks signatures. `ci/s3-server` installs it.
-struct Server {
-    child: Child,
-    port: u16,
-    dir: tempfile::TempDir,
-}
-
-/// Two servers must not try the same port.
-static PORTS: Mutex<()> = Mutex::new(());
-
-impl Server {
-    fn start() -> Option<Self> {
-        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/s3s-fs");
-        let program = if own.is_file() { Some(own) } else { which::which("s3s-fs").ok() };
-        let Some(program) = program else {
-            skip("needs s3s-fs (ci/s3-server installs it)");
-            return None;
-        };
-        let _alone = PORTS.lock().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("data/images")).unwrap();
-        let port = free_port();
-        let child = Command::new(program)
-            .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--access-key", ID, "--secret-key", SECRET])
-            .arg(dir.path().join("data"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { child, port, dir };
-        let end = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < end, "s3s-fs does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Some(server)
-    }
-
-    fn dockless(&self, home: &Path, words: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_dockless"))
-            .args(words.split_whitespace())
-            .env_clear()
-            .env("HOME", home)
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port))
-            .env("AWS_ACCESS_KEY_ID", ID)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .current_dir(home)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn dockless(server: &S3Server, home: &Path, words: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dockless"))
+        .args(words.split_whitespace())
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("AWS_ENDPOINT_URL", server.endpoint())
+        .env("AWS_ACCESS_KEY_ID", ID)
+        .env("AWS_SECRET_ACCESS_KEY", SECRET)
+        .current_dir(home)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 fn ok(output: Output) -> String {
@@ -221,9 +170,9 @@ fn ok(output: Output) -> String {
 
 #[test]
 fn an_image_goes_through_a_bucket_and_comes_back_the_same() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = S3Server::start() else { return };
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let run = |home: &Path, words: &str| ok(server.dockless(home, words));
+    let run = |home: &Path, words: &str| ok(dockless(&server, home, words));
     // Large enough for parts, and not to be compressed away.
     let noise = std::iter::successors(Some(1_u64), |n| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)));
     let noise: Vec<u8> = noise.take(1_200_000).flat_map(u64::to_be_bytes).collect();
@@ -262,13 +211,13 @@ fn an_image_goes_through_a_bucket_and_comes_back_the_same() {
     assert!(tar.unwrap().success());
     assert!(unpacked.join("metadata.json").is_file() && unpacked.join("rootfs/etc/Dockerfile").is_file());
 
-    let missing = server.dockless(there.path(), "pull s3://images/none.tgz x:1");
+    let missing = dockless(&server, there.path(), "pull s3://images/none.tgz x:1");
     let text = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert_eq!(missing.status.code(), Some(5), "{text}");
     assert!(text.contains("404 Not Found: NoSuchKey"), "{text}");
     std::fs::write(there.path().join("secret"), "wrong\n").unwrap();
     let words = format!("pull --access-key-id {ID} --secret-access-key-file secret s3://images/app-1.tar");
-    let refused = server.dockless(there.path(), &words);
+    let refused = dockless(&server, there.path(), &words);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(5), "{text}");
     assert!(text.contains("403 Forbidden") && text.contains("of the command line"), "{text}");
@@ -277,7 +226,7 @@ fn an_image_goes_through_a_bucket_and_comes_back_the_same() {
 
 #[test]
 fn a_step_cache_goes_through_a_bucket() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = S3Server::start() else { return };
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for home in [&here, &there] {
         std::fs::write(home.path().join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /a\nWORKDIR /made\n").unwrap();
@@ -285,9 +234,9 @@ fn a_step_cache_goes_through_a_bucket() {
     let cache = "type=s3,bucket=images,region=us-east-1,prefix=team/";
     // The second time everything is there, and made new at once.
     for _ in 0..2 {
-        ok(server.dockless(here.path(), &format!("build --cache-to {cache},touch_refresh=0s .")));
+        ok(dockless(&server, here.path(), &format!("build --cache-to {cache},touch_refresh=0s .")));
     }
-    let output = server.dockless(there.path(), &format!("build --progress plain --cache-from {cache} ."));
+    let output = dockless(&server, there.path(), &format!("build --progress plain --cache-from {cache} ."));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(text.lines().filter(|line| line.ends_with(" CACHED")).count(), 2, "{text}");
 }

@@ -258,6 +258,24 @@ fn a_private_key_opens_ssh() {
     assert_eq!(found.unwrap(), [version(&image)]);
     let error = format!("{:#}", place.check(source(&server, &address, json!({}))).unwrap_err());
     assert!(error.contains("Permission denied") || error.contains("denied"), "{error}");
+
+    // A build's key files are in an agent that is started for them; they were once taken for its socket.
+    std::fs::write(path("Dockerfile"), format!("FROM scratch\nADD {address}#{} /src\n", commits[1])).unwrap();
+    let build = |ssh: &str| {
+        let known = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+        Command::new(env!("CARGO_BIN_EXE_dockless"))
+            .args(["build", "--ssh", ssh, "-f", &path("Dockerfile"), &path("repo")])
+            .env_remove("SSH_AUTH_SOCK")
+            .env("DOCKLESS_STATE", dir.path().join("state"))
+            .env("GIT_SSH_COMMAND", known)
+            .output()
+            .unwrap()
+    };
+    let refused = build(&format!("default={}", path("host")));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("denied"), "{text}");
+    let built = build(&format!("default={}", path("client")));
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }
 
 fn wait_for(port: u16) {

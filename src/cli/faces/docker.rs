@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::builders;
 use crate::cli::exit::Exit;
 use crate::cli::flags::ignored_flags;
 use crate::cli::session::{Out, Session};
@@ -237,12 +238,8 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
         | Verb::Builder(BuilderVerb::Prune(args))
         | Verb::Buildx(BuildxVerb::Prune(args))
         | Verb::System(SystemVerb::Prune(args)) => disk::prune(args, session),
-        Verb::Buildx(BuildxVerb::Ls) => {
-            lines(&["NAME/NODE   DRIVER/ENDPOINT   STATUS", "dockless    in-process        running"])
-        }
-        Verb::Buildx(BuildxVerb::Inspect(_)) => {
-            lines(&["Name:   dockless", "Driver: in-process", &format!("Platforms: {}", crate::base::Platform::host())])
-        }
+        Verb::Buildx(BuildxVerb::Ls) => builders::ls(session),
+        Verb::Buildx(BuildxVerb::Inspect(_)) => builders::inspect(session),
         Verb::Buildx(BuildxVerb::Create(_)) => lines(&["dockless"]),
         Verb::Buildx(BuildxVerb::Use(_) | BuildxVerb::Rm(_) | BuildxVerb::Stop(_)) => Ok(Exit::Success),
         Verb::Network(verb) => network(&verb, session),

@@ -3,6 +3,7 @@
 //! begins.
 
 mod caches;
+mod locals;
 pub mod reach;
 mod watch;
 
@@ -45,6 +46,14 @@ impl RemoteEngine {
 
     fn job(&self, there: &There<'_>, asked: &Request, job: Job, caches: &SharedCaches) -> anyhow::Result<Solved> {
         let request = there.request;
+        let redates = request.exports.iter().filter_map(Export::options).any(|options| options.rewrite_timestamp);
+        if redates && job.config.is_none() && job.epoch.source_date().is_some() {
+            bail!(
+                "rewrite-timestamp=true is not supported by an engine elsewhere ({}) for what was not planned here: \
+                 nothing tells which layers are the base's, and keep their times",
+                self.address
+            );
+        }
         let mut offered = BTreeSet::new();
         let Some((work, graph)) = self.sendable(there, job.work, &mut offered)? else {
             let result = Ref::Snapshot(Snapshot::scratch());
@@ -53,7 +62,7 @@ impl RemoteEngine {
         let tmp = Machine::tmp(self.state().as_ref())?;
         let archive = tmp.path().join("image.tar");
         let wanted = (!request.exports.is_empty()).then_some(archive.as_path());
-        let order = Order { work: as_asked(&work), graph: &graph, offered };
+        let order = Order { work: as_asked(&work), graphs: std::slice::from_ref(&graph), offered };
         self.have_solved(there, asked, order, caches, wanted)?;
         if wanted.is_none() {
             let result = Ref::Snapshot(Snapshot::scratch());
@@ -83,12 +92,14 @@ impl RemoteEngine {
         caches: &SharedCaches,
     ) -> anyhow::Result<()> {
         let mut offered = BTreeSet::new();
-        let mut works = Vec::new();
+        let (mut works, mut graphs) = (Vec::new(), Vec::new());
         for (platform, work) in built {
-            works.extend(self.sendable(there, met(work), &mut offered)?.map(|(work, _)| (platform, work)));
+            let Some((work, graph)) = self.sendable(there, met(work), &mut offered)? else { continue };
+            works.push((platform, work));
+            graphs.push(graph);
         }
         let several = works.iter().map(|(platform, work)| (platform.clone(), as_asked(work))).collect();
-        let order = Order { work: remote::Work::Several(several), graph: &llb::Graph::default(), offered };
+        let order = Order { work: remote::Work::Several(several), graphs: &graphs, offered };
         self.have_solved(there, asked, order, caches, None)
     }
 
@@ -135,11 +146,13 @@ impl RemoteEngine {
         let (agents, ssh) = self.agents(asked)?;
         let caches = caches::Prepared::new(caches, &request.progress)?;
         let watch = Watch::default();
-        let Order { work, graph, offered } = order;
+        let Order { work, graphs, offered } = order;
+        let files = Machine::source_cache(self.state().as_ref(), "files");
         let solve = remote::Solve {
             work,
             shared: Shared {
                 locals: asked.locals.clone(),
+                behind_mtimes: locals::behind_mtimes(&asked.locals, graphs, &files, &request.cancel)?,
                 secrets: asked.secrets.clone(),
                 ssh,
                 registry: self.state().registry()?.clone(),
@@ -153,7 +166,7 @@ impl RemoteEngine {
         };
         let solved = client.solve(solve);
         drop(agents);
-        let said = solved.map_err(|error| watch.explain(error, graph))?;
+        let said = solved.map_err(|error| watch.explain(error, graphs))?;
         caches.name(&said, &request.cancel)
     }
 
@@ -283,11 +296,10 @@ impl RemoteEngine {
     fn agents(&self, asked: &Request) -> anyhow::Result<(Vec<Agent>, BTreeMap<String, PathBuf>)> {
         let mut agents = Vec::new();
         let mut sockets = BTreeMap::new();
-        for (id, sources) in &asked.ssh {
+        for (id, keys) in &asked.ssh {
             let option = pb::SshOpt { mode: 0o600, ..pb::SshOpt::default() };
             let dir = Machine::tmp(self.state().as_ref())?;
-            let agent =
-                Agent::forward(sources, &option, dir, self.state().env()).with_context(|| format!("ssh {id}"))?;
+            let agent = Agent::forward(keys, &option, dir, self.state().env()).with_context(|| format!("ssh {id}"))?;
             sockets.insert(id.clone(), agent.socket().to_owned());
             agents.push(agent);
         }
@@ -298,8 +310,8 @@ impl RemoteEngine {
 /// What goes to the engine.
 struct Order<'a> {
     work: remote::Work<'a>,
-    /// None of its own where a frontend makes it.
-    graph: &'a llb::Graph,
+    /// One for each result; empty where a frontend makes it.
+    graphs: &'a [llb::Graph],
     /// Blobs of images that are sent along.
     offered: BTreeSet<Digest>,
 }
@@ -350,13 +362,6 @@ type Sent = HashMap<VertexDigest, pb::SourceOp>;
 
 impl Engine for RemoteEngine {
     fn solve(&self, request: &SolveRequest) -> anyhow::Result<SolveOutcome> {
-        if request.exports.iter().filter_map(Export::options).any(|options| options.rewrite_timestamp) {
-            bail!(
-                "rewrite-timestamp=true is not supported by an engine elsewhere ({}): layers keep the times at which it \
-                 made them",
-                self.address
-            );
-        }
         let client = request.progress.step(&format!("[internal] connect to {}", self.address), |_| {
             reach::connect(&self.address, self.state().env(), &request.cancel)
         })?;

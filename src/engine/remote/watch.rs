@@ -42,7 +42,7 @@ impl Watch {
     }
 
     /// The error as the local engine would tell it, where the events say which step it was.
-    pub fn explain(&self, error: remote::Error, graph: &llb::Graph) -> anyhow::Error {
+    pub fn explain(&self, error: remote::Error, graphs: &[llb::Graph]) -> anyhow::Error {
         if let remote::Error::Cancelled(cancelled) = error {
             return cancelled.into();
         }
@@ -56,6 +56,8 @@ impl Watch {
         let cause = seen.failed.iter().find(|(_, _, why)| said.contains(why.as_str()));
         let Some((digest, name, why)) = cause.cloned() else { return error.into() };
         let lines = seen.tails.remove(&digest).map(Tail::into_lines).unwrap_or_default();
+        let unknown = llb::Graph::default();
+        let graph = graphs.iter().find(|graph| graph.position(&digest).is_some()).unwrap_or(&unknown);
         failure::elsewhere(digest, name, &why, lines, graph)
     }
 }

@@ -68,13 +68,17 @@ impl Session {
         Self(Arc::new(Inner { shared, receive }))
     }
 
-    /// Equal for builds of the same folders: the engine keeps a copy of them under it, and asks for what changed.
+    /// Equal for builds of the same folders: the engine keeps a copy of them under it, and asks for files whose size or
+    /// mtime is another. Where such a file would not tell, it gets a new copy.
     pub fn shared_key(&self) -> String {
         let mut hasher = Hasher::new();
         hasher.field(nix::unistd::gethostname().unwrap_or_default().as_encoded_bytes());
         for (name, dir) in &self.0.shared.locals {
             hasher.field(name);
             hasher.field(dir.as_os_str().as_encoded_bytes());
+        }
+        if let Some(changes) = &self.0.shared.behind_mtimes {
+            hasher.field(changes.as_bytes());
         }
         hasher.finish().hex().clone()
     }

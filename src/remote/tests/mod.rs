@@ -37,6 +37,7 @@ fn shared() -> Shared {
         Settings { credentials: BTreeMap::from([("r.example".to_owned(), credential)]), ..Settings::default() };
     Shared {
         locals: BTreeMap::new(),
+        behind_mtimes: None,
         secrets: BTreeMap::from([("known".to_owned(), Secret::from("value"))]),
         ssh: BTreeMap::new(),
         registry: Registry::new(&Env::default(), settings).unwrap(),

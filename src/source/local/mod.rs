@@ -76,6 +76,12 @@ impl LocalContext {
         self.scan(cancel)?.identity(|path| self.file_digest(path))
     }
 
+    /// Changes whenever a file does that may have kept its size and mtime in doing so; none where no file could have.
+    /// For an engine elsewhere, which compares no more than those two with what it has from before.
+    pub fn behind_mtimes(&self, cancel: &Cancel) -> io::Result<Option<Digest>> {
+        self.scan(cancel)?.behind_mtimes()
+    }
+
     /// The digest of a regular file's bytes, remembered for as long as its stat stays the same.
     pub fn file_digest(&self, path: &Path) -> io::Result<Digest> {
         let stamp = self.scan(&Cancel::new())?.find(path)?.ok_or(io::ErrorKind::NotFound)?.stamp;

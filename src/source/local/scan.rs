@@ -59,6 +59,13 @@ impl Stamp {
         now - changed < if self.ctime.1 == 0 { COARSE_TICK } else { TICK }
     }
 
+    /// Whether its mtime was set, and is not when it was written: a package manager's, an archive's, a fixed date. Who
+    /// writes beside a file and renames it into place is done within the tolerance.
+    pub fn is_dated(&self) -> bool {
+        const TOLERANCE: u64 = 2;
+        self.ctime.0.abs_diff(self.mtime.0) > TOLERANCE
+    }
+
     pub fn is_file(&self) -> bool {
         FileType::from_raw_mode(self.mode) == FileType::RegularFile
     }
@@ -161,6 +168,23 @@ impl Scan {
             }
         }
         Ok(hasher.finish())
+    }
+
+    /// A digest over the stamps of files whose mtime says nothing of when they changed; none where there are none.
+    pub fn behind_mtimes(&self) -> io::Result<Option<Digest>> {
+        let (mut hasher, mut any) = (Hasher::new(), false);
+        let mut dirs: Vec<_> = self.dirs.iter().collect();
+        dirs.sort_unstable_by_key(|(dir, _)| *dir);
+        for (dir, kept) in dirs {
+            let listing = self.shelf.get(kept)?;
+            for child in listing.iter().filter(|child| child.stamp.is_file() && child.stamp.is_dated()) {
+                hasher.field(dir.as_os_str().as_bytes());
+                hasher.field(child.name.as_bytes());
+                child.stamp.hash(&mut hasher);
+                any = true;
+            }
+        }
+        Ok(any.then(|| hasher.finish()))
     }
 
     /// Takes out directories that were entered for patterns that nothing below them matched.

@@ -238,3 +238,23 @@ fn a_large_tree_is_walked_by_several_and_comes_out_sorted() {
     cancel.cancel();
     assert!(place.open(&[], &[], &[]).identity(&cancel).is_err());
 }
+
+#[test]
+fn files_that_could_change_behind_their_times_are_told_of() {
+    let place = Place::new(&[]);
+    fs::create_dir(place.at("d")).unwrap();
+    fs::write(place.at("d/written"), "1").unwrap();
+    fs::write(place.at("hidden"), "1").unwrap();
+    place.age("hidden");
+    let told = || place.open(&[], &["hidden*"], &[]).behind_mtimes(&Cancel::new()).unwrap();
+    assert_eq!(told(), None, "a file's own time, and one that is not in it");
+    place.add("d/dated", "one");
+    let before = told();
+    assert!(before.is_some());
+    fs::write(place.at("d/written"), "2").unwrap();
+    assert_eq!(told(), before, "its mtime tells");
+    // Longer than a clock's tick.
+    std::thread::sleep(Duration::from_millis(20));
+    place.add("d/dated", "two");
+    assert_ne!(told(), before);
+}

@@ -43,7 +43,7 @@ pub struct Args {
     /// Secret of a step: id=ID[,src=FILE|,env=VAR]
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
-    /// Agent or keys of a step: ID[=SOCKET|KEY[,KEY]]
+    /// Agent or keys of a step: ID[=SOCKET[,raw=true]|KEY[,KEY]]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
     /// Run every step again

@@ -60,7 +60,7 @@ pub struct Args {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VAR]
     #[arg(long = "secret", value_name = "SPEC")]
     secrets: Vec<String>,
-    /// Agent or keys for RUN --mount=type=ssh: ID[=SOCKET|KEY[,KEY]]
+    /// Agent or keys for RUN --mount=type=ssh: ID[=SOCKET[,raw=true]|KEY[,KEY]]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
     /// Further context: NAME=PATH, or docker-image://, oci-layout://, image-tar:, rootfs:, an address
