@@ -210,7 +210,8 @@ fn start(socket: &Path, keys: &[PathBuf], env: &Env) -> anyhow::Result<Child> {
         .spawn()
         .context("start ssh-agent")?;
     let began = Instant::now();
-    while !is_socket(socket) {
+    // The socket is there a moment before anybody listens.
+    while UnixStream::connect(socket).is_err() {
         if child.try_wait()?.is_some() || began.elapsed() > AGENT_START {
             bail!("ssh-agent did not open its socket");
         }
