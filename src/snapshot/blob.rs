@@ -14,7 +14,7 @@ use super::error::{At, Error, Result};
 use super::stack::{DeltaId, Snapshot};
 use super::store::{LayerSpec, Snapshots};
 use super::tree::{FileData, Node, Tree};
-use crate::base::{Cancel, Digest};
+use crate::base::{Cancel, DiffId, Digest};
 use crate::image::{Descriptor, LayerBlob};
 use crate::layer::{self, Compression, Encoder, Entry, LayerWriter};
 use crate::store::{BlobStore, BlobWrite};
@@ -58,7 +58,8 @@ pub(super) fn of_delta(snapshots: &Snapshots, id: &DeltaId, spec: &LayerSpec, ca
     }
     let written = writer.finish().at(&dir)?;
     let (digest, size) = written.out.0.complete()?;
-    let blob = LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: written.diff_id };
+    let diff_id = written.diff_id.unwrap_or(DiffId(digest));
+    let blob = LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id };
     inner.write_file(&note, &serde_json::to_vec(&blob).map_err(io::Error::from).at(&note)?)?;
     Ok(blob)
 }
