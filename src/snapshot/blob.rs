@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::delta::{Delta, Name, Stack};
+use super::delta::{Answer, Delta, Name, Stack};
 use super::diff::same;
 use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
@@ -159,6 +159,15 @@ impl Write for Blob {
     }
 }
 
+/// What the delta has of a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// A regular file, or what such a file stands for.
+    File,
+    Entry,
+    Whiteout,
+}
+
 struct Layer<'a> {
     delta: &'a DiskDelta,
     base: &'a dyn Tree,
@@ -176,31 +185,38 @@ impl Layer<'_> {
     /// `base_has`: there is a directory at the path below the delta. `opaque`: it does not show through.
     fn dir(&mut self, dir: &Path, base_has: bool, opaque: bool) -> io::Result<()> {
         self.cancel.check().map_err(io::Error::other)?;
-        let mut names: BTreeMap<OsString, bool> = BTreeMap::new();
-        for name in self.delta.names(dir)? {
+        let mut names: BTreeMap<OsString, Has> = BTreeMap::new();
+        for (name, file) in self.delta.listing(dir)? {
             match name {
-                Name::Entry(name) => names.insert(name, true),
-                Name::Whiteout(name) => names.insert(name, false),
+                Name::Entry(name) if file => names.insert(name, Has::File),
+                Name::Entry(name) => names.insert(name, Has::Entry),
+                Name::Whiteout(name) => names.insert(name, Has::Whiteout),
             };
         }
         if base_has && opaque {
             // Written out name by name, as BuildKit does: every reader understands that.
             for name in self.base.read_dir(dir)? {
-                names.entry(name).or_insert(false);
+                names.entry(name).or_insert(Has::Whiteout);
             }
         }
-        for (name, present) in names {
+        for (name, has) in names {
             let path = dir.join(name);
             let below = if base_has { self.base.lookup(&path)? } else { None };
-            if !present {
+            if has == Has::Whiteout {
                 if below.is_some() {
                     self.write_parents()?;
                     self.out.whiteout(&path)?;
                 }
                 continue;
             }
-            let answer = self.delta.find(&path)?;
-            let Some(node) = answer.node else { continue };
+            let opened = if has == Has::File { self.delta.open_file(&path)? } else { None };
+            let (node, alone, file) = match opened {
+                Some((node, file)) => (node, true, Some(file)),
+                None => match self.delta.find(&path)? {
+                    Answer { node: Some(node), alone } => (node, alone, None),
+                    Answer { node: None, .. } => continue,
+                },
+            };
             let open = || self.delta.open(&path);
             let changed = match &below {
                 None => true,
@@ -212,11 +228,11 @@ impl Layer<'_> {
                 if changed {
                     self.write_parents()?;
                 }
-                self.dir(&path, base_has, answer.alone)?;
+                self.dir(&path, base_has, alone)?;
                 self.parents.pop();
             } else if changed || node.inode.is_some_and(|inode| self.links.contains_key(&inode)) {
                 self.write_parents()?;
-                self.leaf(path, node)?;
+                self.leaf(path, node, file)?;
             } else if let Some(inode) = node.inode {
                 self.unchanged.entry(inode).or_default().push((path, node));
             }
@@ -234,7 +250,8 @@ impl Layer<'_> {
         Ok(())
     }
 
-    fn leaf(&mut self, path: PathBuf, mut node: Node) -> io::Result<()> {
+    /// `file`: it is open already.
+    fn leaf(&mut self, path: PathBuf, mut node: Node, file: Option<File>) -> io::Result<()> {
         // No archive can hold one; nobody would be listening.
         if node.kind == Kind::Socket {
             return Ok(());
@@ -247,13 +264,13 @@ impl Layer<'_> {
                 self.links.insert(inode, path.clone());
             }
             if matches!(node.kind, Kind::File { size } if size > 0) {
-                data = self.delta.open(&path)?;
+                data = file.map_or_else(|| self.delta.open(&path), |file| Ok(FileData::File(file)))?;
             }
         }
         let inode = node.inode;
         self.out.append(&entry(path, node, self.clamp), &mut data)?;
         for (path, node) in inode.and_then(|inode| self.unchanged.remove(&inode)).unwrap_or_default() {
-            self.leaf(path, node)?;
+            self.leaf(path, node, None)?;
         }
         Ok(())
     }
