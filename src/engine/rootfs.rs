@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::base::{Cancel, Platform};
+use crate::base::{Cancel, DiffId, Platform};
 use crate::image::config::History;
 use crate::image::{Descriptor, Dialect, Image, ImageConfig, LayerBlob};
 use crate::layer::{self, Compression, LayerWriter};
@@ -55,9 +55,10 @@ pub fn image(path: &Path, blobs: &dyn BlobStore, cancel: &Cancel) -> anyhow::Res
     config.config.entrypoint = metadata.entrypoint.filter(|words| !words.is_empty());
     config.config.cmd = metadata.cmd.filter(|words| !words.is_empty());
     config.config.working_dir = metadata.workdir.unwrap_or_default();
-    config.rootfs.diff_ids = vec![written.diff_id];
+    let diff_id = written.diff_id.unwrap_or(DiffId(digest));
+    config.rootfs.diff_ids = vec![diff_id];
     config.history = vec![History { created_by: Some("a root file system".to_owned()), ..History::default() }];
-    let layers = vec![LayerBlob { descriptor, diff_id: written.diff_id }];
+    let layers = vec![LayerBlob { descriptor, diff_id }];
     Ok(Image::write(blobs, &config.to_bytes(), layers, Dialect::Oci, BTreeMap::new())?)
 }
 

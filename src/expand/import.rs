@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use super::mtree::Line;
 use super::warn::Tally;
 use super::{METADATA, ROOTFS, git, metadata};
-use crate::base::{Cancel, Env};
+use crate::base::{Cancel, DiffId, Env};
 use crate::image::config::RunConfig;
 use crate::image::{self, Descriptor, Dialect, LayerBlob};
 use crate::layer::{self, Compression, Entry, LayerWriter};
@@ -239,6 +239,6 @@ impl Writer {
         let written = self.0.finish()?;
         let (digest, size) = written.out.complete()?;
         let descriptor = Descriptor::new(Dialect::Oci.layer(Compression::Uncompressed), digest, size);
-        Ok(LayerBlob { descriptor, diff_id: written.diff_id })
+        Ok(LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) })
     }
 }

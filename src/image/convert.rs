@@ -116,7 +116,7 @@ mod tests {
         let written = writer.finish().unwrap();
         let digest = write_document(blobs, &written.out).unwrap();
         let descriptor = Descriptor::new(Dialect::Oci.layer(compression), digest, written.out.len() as u64);
-        LayerBlob { descriptor, diff_id: written.diff_id }
+        LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) }
     }
 
     fn image(blobs: &MemoryBlobs, layers: Vec<LayerBlob>) -> Image {

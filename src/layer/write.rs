@@ -19,14 +19,16 @@ pub struct LayerWriter<W: Write> {
 #[derive(Debug)]
 pub struct Written<W> {
     pub out: W,
-    pub diff_id: DiffId,
+    /// None for a plain layer: the digest of its bytes, which whoever stores them computes, is its diff ID.
+    pub diff_id: Option<DiffId>,
     /// Bytes of the plain tar.
     pub size: u64,
 }
 
 impl<W: Write> LayerWriter<W> {
     pub fn new(out: W, compression: Compression, level: Option<i32>) -> io::Result<Self> {
-        let hashed = Hashed { encoder: Encoder::new(out, compression, level)?, hasher: Hasher::new(), size: 0 };
+        let hasher = (compression != Compression::Uncompressed).then(Hasher::new);
+        let hashed = Hashed { encoder: Encoder::new(out, compression, level)?, hasher, size: 0 };
         Ok(Self { tar: TarWriter::new(BufWriter::with_capacity(BUFFER, hashed)) })
     }
 
@@ -52,20 +54,23 @@ impl<W: Write> LayerWriter<W> {
 
     pub fn finish(self) -> io::Result<Written<W>> {
         let Hashed { encoder, hasher, size } = self.tar.finish()?.into_inner().map_err(|error| error.into_error())?;
-        Ok(Written { out: encoder.finish()?, diff_id: DiffId(hasher.finish()), size })
+        Ok(Written { out: encoder.finish()?, diff_id: hasher.map(|hasher| DiffId(hasher.finish())), size })
     }
 }
 
 struct Hashed<W: Write> {
     encoder: Encoder<W>,
-    hasher: Hasher,
+    /// Of the plain tar, where that is not what is written.
+    hasher: Option<Hasher>,
     size: u64,
 }
 
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.encoder.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[..count]);
+        }
         self.size += count as u64;
         Ok(count)
     }
@@ -89,7 +94,8 @@ mod tests {
             let mut layer = LayerWriter::new(Vec::new(), compression, None).unwrap();
             layer.append(&member.0, &mut &member.1[..]).unwrap();
             let written = layer.finish().unwrap();
-            assert_eq!((written.diff_id.0, written.size), (Digest::of(&plain), plain.len() as u64));
+            let diff_id = written.diff_id.unwrap_or(DiffId(Digest::of(&written.out)));
+            assert_eq!((diff_id.0, written.size), (Digest::of(&plain), plain.len() as u64));
             let mut read = Vec::new();
             crate::layer::decompress(&written.out[..]).unwrap().read_to_end(&mut read).unwrap();
             assert!(read == plain, "{compression:?}");

@@ -145,9 +145,7 @@ impl Pusher<'_> {
         if !response.status().is_success() {
             return Err(self.transport.refusal(response, &call, watch));
         }
-        let stored =
-            response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
-        match stored {
+        match stored_as(&response) {
             Some(actual) if actual != descriptor.digest => {
                 Err(Error::Mismatch { registry: self.place.host.clone(), what, expected: descriptor.digest, actual })
             }
@@ -160,8 +158,9 @@ impl Pusher<'_> {
         if self.exists(digest, watch)? {
             return Ok(());
         }
-        if self.blobs.size(digest)?.is_none() {
-            return Err(store::Error::Missing { digest: *digest }.into());
+        match self.blobs.size(digest)?.ok_or(store::Error::Missing { digest: *digest })? {
+            actual if actual == descriptor.size => {}
+            actual => return Err(store::Error::Size { digest: *digest, expected: descriptor.size, actual }.into()),
         }
         let counter = Mutex::new(step.counter(digest.to_string(), descriptor.size));
         let tries = self.transport.patience.tries.max(1);
@@ -179,10 +178,19 @@ impl Pusher<'_> {
                 Error::Refused(refusal)
                     if attempt < tries && matches!(refusal.status, 404 | 408 | 416 | 429 | 500..) => {}
                 Error::Unreachable { .. } if attempt < tries => {}
+                // Who is not let in has not looked at the bytes.
+                Error::Refused(refusal) if matches!(refusal.status, 401 | 403) => return Err(error),
+                // The registry hashes what it gets. When it does not like it, the fault may be ours.
+                Error::Refused(_) | Error::Mismatch { .. } => return self.prove(digest).and(Err(error)),
                 _ => return Err(error),
             }
             watch.sleep(self.transport.backoff(attempt))?;
         }
+    }
+
+    /// Reads a blob of the store to its end, to see that it is what its digest says.
+    fn prove(&self, digest: &Digest) -> Result<()> {
+        Ok(self.blobs.open(digest)?.finish()?)
     }
 
     fn exists(&self, digest: &Digest, watch: Watch<'_>) -> Result<bool> {
@@ -355,8 +363,8 @@ impl Pusher<'_> {
                 let mut feeder = Feeder { sender, counter, sent: &sent };
                 // Opened here, so that a blob that is not there is this upload's error.
                 let blob = self.blobs.open(&descriptor.digest)?;
-                let whole = start + length == descriptor.size;
-                scope.spawn(move || feeder.feed(blob, start, length, whole));
+                // The registry hashes what it gets: `check_stored`.
+                scope.spawn(move || feeder.feed(blob.unverified(), start, length));
                 Ok(Body::wrap_stream(futures_util::stream::unfold(receiver, |mut receiver| async {
                     receiver.recv().await.map(|piece| (piece, receiver))
                 })))
@@ -374,19 +382,25 @@ impl Pusher<'_> {
         })
     }
 
+    /// A registry that names what it stored has hashed it, as the specification has it. For one that does not name it
+    /// we do so.
     fn check_stored(&self, response: &Response, descriptor: &Descriptor, what: &str) -> Result<()> {
-        let stored =
-            response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
-        match stored {
+        match stored_as(response) {
             Some(actual) if actual != descriptor.digest => Err(Error::Mismatch {
                 registry: self.place.host.clone(),
                 what: what.to_owned(),
                 expected: descriptor.digest,
                 actual,
             }),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => self.prove(&descriptor.digest),
         }
     }
+}
+
+/// The digest by which a registry says that it keeps what it was sent.
+fn stored_as(response: &Response) -> Option<Digest> {
+    response.headers().get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
 type Piece = std::result::Result<Bytes, std::io::Error>;
@@ -399,44 +413,49 @@ struct Feeder<'a> {
 }
 
 impl Feeder<'_> {
-    /// A broken blob breaks the body, so that the registry never gets a whole upload of it: the last piece is held
-    /// back until the digest is checked. `whole`: the part reaches to the blob's end.
-    fn feed(&mut self, mut blob: Box<dyn store::BlobRead>, start: u64, length: u64, whole: bool) {
-        let mut held: Option<Bytes> = None;
-        let mut left = length;
+    /// What cannot be read breaks the body, so that the registry never gets a whole upload of it.
+    fn feed(&mut self, mut blob: Box<dyn Read + Send>, start: u64, length: u64) {
         if let Err(error) = std::io::copy(&mut (&mut blob).take(start), &mut std::io::sink()) {
             let _ = self.sender.blocking_send(Err(error));
             return;
         }
+        let (back, spare) = std::sync::mpsc::channel();
+        let mut left = length;
         while left > 0 {
-            let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
-            if let Err(error) = blob.read_exact(&mut piece) {
+            let length = PIECE.min(usize::try_from(left).unwrap_or(PIECE));
+            let bytes = spare.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
+            let mut piece = Buffer { bytes, length, back: back.clone() };
+            if let Err(error) = blob.read_exact(&mut piece.bytes[..length]) {
                 let _ = self.sender.blocking_send(Err(error));
                 return;
             }
-            left -= piece.len() as u64;
-            if !held.replace(piece.into()).is_none_or(|piece| self.send(piece)) {
+            left -= length as u64;
+            if self.sender.blocking_send(Ok(Bytes::from_owner(piece))).is_err() {
                 return;
             }
-        }
-        if whole && let Err(error) = blob.finish() {
-            let _ = self.sender.blocking_send(Err(std::io::Error::other(error)));
-            return;
-        }
-        if let Some(piece) = held {
-            self.send(piece);
+            self.sent.fetch_add(length as u64, Ordering::Relaxed);
+            lock(self.counter).add(length as u64);
         }
     }
+}
 
-    /// False when nobody listens any more.
-    fn send(&self, piece: Bytes) -> bool {
-        let length = piece.len() as u64;
-        if self.sender.blocking_send(Ok(piece)).is_err() {
-            return false;
-        }
-        self.sent.fetch_add(length, Ordering::Relaxed);
-        lock(self.counter).add(length);
-        true
+/// A piece that goes back to its feeder once it is sent. Fresh memory for each would cost more than the reading.
+struct Buffer {
+    bytes: Vec<u8>,
+    length: usize,
+    back: std::sync::mpsc::Sender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // Nobody waits for it after the last piece.
+        let _ = self.back.send(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::delta::{Delta, Name, Stack};
+use super::delta::{Answer, Delta, Name, Stack};
 use super::diff::same;
 use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
 use super::stack::{DeltaId, Snapshot};
 use super::store::{LayerSpec, Snapshots};
 use super::tree::{FileData, Node, Tree};
-use crate::base::{Cancel, Digest};
+use crate::base::{Cancel, DiffId, Digest};
 use crate::image::{Descriptor, LayerBlob};
 use crate::layer::{self, Compression, Encoder, Entry, LayerWriter, Target};
 use crate::store::{BlobStore, BlobWrite};
@@ -58,7 +58,8 @@ pub(super) fn of_delta(snapshots: &Snapshots, id: &DeltaId, spec: &LayerSpec, ca
     }
     let written = writer.finish().at(&dir)?;
     let (digest, size) = written.out.0.complete()?;
-    let blob = LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: written.diff_id };
+    let diff_id = written.diff_id.unwrap_or(DiffId(digest));
+    let blob = LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id };
     inner.write_file(&note, &serde_json::to_vec(&blob).map_err(io::Error::from).at(&note)?)?;
     Ok(blob)
 }
@@ -110,7 +111,8 @@ pub(super) fn redate(
     applied.map_err(|error| layer_error(error.into()))?;
     let written = redated.out.finish().map_err(|error| layer_error(error.into()))?;
     let (digest, size) = written.out.0.complete()?;
-    Ok(LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id: written.diff_id })
+    let diff_id = written.diff_id.unwrap_or(DiffId(digest));
+    Ok(LayerBlob { descriptor: descriptor(spec.compression, digest, size), diff_id })
 }
 
 /// A layer that is written again, member by member.
@@ -201,6 +203,15 @@ impl Write for Blob {
     }
 }
 
+/// What the delta has of a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// A regular file, or what such a file stands for.
+    File,
+    Entry,
+    Whiteout,
+}
+
 struct Layer<'a> {
     delta: &'a DiskDelta,
     base: &'a dyn Tree,
@@ -220,17 +231,18 @@ impl Layer<'_> {
     /// On BuildKit the file system dates such a folder, which a pinned date makes the same again.
     fn dir(&mut self, dir: &Path, base_has: bool, opaque: bool, timeless: bool) -> io::Result<()> {
         self.cancel.check().map_err(io::Error::other)?;
-        let mut names: BTreeMap<OsString, bool> = BTreeMap::new();
-        for name in self.delta.names(dir)? {
+        let mut names: BTreeMap<OsString, Has> = BTreeMap::new();
+        for (name, file) in self.delta.listing(dir)? {
             match name {
-                Name::Entry(name) => names.insert(name, true),
-                Name::Whiteout(name) => names.insert(name, false),
+                Name::Entry(name) if file => names.insert(name, Has::File),
+                Name::Entry(name) => names.insert(name, Has::Entry),
+                Name::Whiteout(name) => names.insert(name, Has::Whiteout),
             };
         }
         if base_has && opaque {
             // Written out name by name, as BuildKit does: every reader understands that.
             for name in self.base.read_dir(dir)? {
-                names.entry(name).or_insert(false);
+                names.entry(name).or_insert(Has::Whiteout);
             }
         }
         if let Some(clamp) = self.clamp
@@ -240,18 +252,24 @@ impl Layer<'_> {
         {
             node.meta.mtime = Mtime { seconds: clamp, nanos: 0 };
         }
-        for (name, present) in names {
+        for (name, has) in names {
             let path = dir.join(name);
             let below = if base_has { self.base.lookup(&path)? } else { None };
-            if !present {
+            if has == Has::Whiteout {
                 if below.is_some() {
                     self.write_parents()?;
                     self.out.whiteout(&path)?;
                 }
                 continue;
             }
-            let answer = self.delta.find(&path)?;
-            let Some(node) = answer.node else { continue };
+            let opened = if has == Has::File { self.delta.open_file(&path)? } else { None };
+            let (node, alone, file) = match opened {
+                Some((node, file)) => (node, true, Some(file)),
+                None => match self.delta.find(&path)? {
+                    Answer { node: Some(node), alone } => (node, alone, None),
+                    Answer { node: None, .. } => continue,
+                },
+            };
             let open = || self.delta.open(&path);
             let changed = match &below {
                 None => true,
@@ -264,11 +282,11 @@ impl Layer<'_> {
                 if changed {
                     self.write_parents()?;
                 }
-                self.dir(&path, below.is_some(), answer.alone, timeless)?;
+                self.dir(&path, below.is_some(), alone, timeless)?;
                 self.parents.pop();
             } else if changed || node.inode.is_some_and(|inode| self.links.contains_key(&inode)) {
                 self.write_parents()?;
-                self.leaf(path, node)?;
+                self.leaf(path, node, file)?;
             } else if let Some(inode) = node.inode {
                 self.unchanged.entry(inode).or_default().push((path, node));
             }
@@ -277,9 +295,9 @@ impl Layer<'_> {
     }
 
     /// Whether a directory has names that it does not have below, or lacks some that it has there.
-    fn renames(&self, dir: &Path, names: &BTreeMap<OsString, bool>) -> io::Result<bool> {
-        for (name, present) in names {
-            if self.base.lookup(&dir.join(name))?.is_some() != *present {
+    fn renames(&self, dir: &Path, names: &BTreeMap<OsString, Has>) -> io::Result<bool> {
+        for (name, has) in names {
+            if self.base.lookup(&dir.join(name))?.is_some() != (*has != Has::Whiteout) {
                 return Ok(true);
             }
         }
@@ -296,7 +314,8 @@ impl Layer<'_> {
         Ok(())
     }
 
-    fn leaf(&mut self, path: PathBuf, mut node: Node) -> io::Result<()> {
+    /// `file`: it is open already.
+    fn leaf(&mut self, path: PathBuf, mut node: Node, file: Option<File>) -> io::Result<()> {
         // No archive can hold one; nobody would be listening.
         if node.kind == Kind::Socket {
             return Ok(());
@@ -309,13 +328,13 @@ impl Layer<'_> {
                 self.links.insert(inode, path.clone());
             }
             if matches!(node.kind, Kind::File { size } if size > 0) {
-                data = self.delta.open(&path)?;
+                data = file.map_or_else(|| self.delta.open(&path), |file| Ok(FileData::File(file)))?;
             }
         }
         let inode = node.inode;
         self.out.append(&entry(path, node, self.clamp), &mut data)?;
         for (path, node) in inode.and_then(|inode| self.unchanged.remove(&inode)).unwrap_or_default() {
-            self.leaf(path, node)?;
+            self.leaf(path, node, None)?;
         }
         Ok(())
     }

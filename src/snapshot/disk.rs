@@ -16,7 +16,8 @@ use super::delta::{Answer, Data, Delta, Name, Upper};
 use super::host::{Host, check, is_whiteout, open_for_meta};
 use super::tree::{FileData, Node};
 use crate::sys::owner::{Device, Owner, Ownership, SideTable};
-use crate::sys::{Kind, Meta, meta};
+use crate::sys::root::open_quietly;
+use crate::sys::{Kind, LastDirs, Meta, meta};
 
 /// Overlayfs's mark (`userxattr`) on a directory that hides all below it.
 const OPAQUE: &str = "user.overlay.opaque";
@@ -26,9 +27,6 @@ const IMPLIED: &str = "user.dockless.implied";
 
 /// How many directories' states are remembered before all are forgotten.
 const MAX_REMEMBERED: usize = 1 << 16;
-
-/// How many directories are kept open.
-const MAX_OPEN: usize = 8;
 
 /// What a directory of the delta is, as far as its names must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +47,7 @@ pub(super) struct DiskDelta {
     /// Owners of what cannot carry them.
     owners: Mutex<SideTable>,
     states: Mutex<HashMap<PathBuf, State>>,
-    /// The directories that were used last, latest first: files come in families, a few at a time.
-    last: Mutex<Vec<(PathBuf, Arc<OwnedFd>)>>,
+    last: LastDirs,
     root_implied: AtomicBool,
 }
 
@@ -67,7 +64,7 @@ impl DiskDelta {
             host,
             owners: Mutex::new(owners),
             states: Mutex::default(),
-            last: Mutex::default(),
+            last: LastDirs::default(),
             root_implied: AtomicBool::new(implied),
         })
     }
@@ -121,17 +118,7 @@ impl DiskDelta {
 
     /// A directory of this delta. Only for paths whose parts are known to be directories; symlinks are refused all the same.
     fn dir(&self, path: &Path) -> io::Result<Arc<OwnedFd>> {
-        let mut last = lock(&self.last);
-        if let Some(i) = last.iter().position(|(known, _)| known == path) {
-            last[..=i].rotate_right(1);
-            return Ok(Arc::clone(&last[0].1));
-        }
-        drop(last);
-        let fd = Arc::new(open_beneath(&self.root, path, OFlags::DIRECTORY | OFlags::PATH)?);
-        let mut last = lock(&self.last);
-        last.truncate(MAX_OPEN - 1);
-        last.insert(0, (path.to_owned(), Arc::clone(&fd)));
-        Ok(fd)
+        self.last.get(path, || Ok(open_beneath(&self.root, path, OFlags::DIRECTORY | OFlags::PATH)?))
     }
 
     fn place<'p>(&self, path: &'p Path) -> io::Result<(Arc<OwnedFd>, &'p OsStr)> {
@@ -151,6 +138,45 @@ impl DiskDelta {
             false => Ok(lock(&self.owners).0.get(path).copied()),
         };
         self.host.node(found, entry).map(Some)
+    }
+
+    /// A regular file of this delta and what it is: one look at its name, where [`Delta::find`] and [`Delta::open`] take
+    /// three. None where it is something else by now, or may not be opened.
+    pub fn open_file(&self, path: &Path) -> io::Result<Option<(Node, File)>> {
+        let (dir, name) = self.place(path)?;
+        let file: File = match open_quietly(&*dir, name) {
+            Ok(fd) => fd.into(),
+            Err(Errno::ACCESS | Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let found = meta::read_open(&file)?;
+        if !matches!(found.kind, Kind::File { .. }) {
+            return Ok(None);
+        }
+        Ok(Some((self.host.node(found, || Owner::get(&file))?, file)))
+    }
+
+    /// The names in a directory, and which of them are regular files.
+    pub fn listing(&self, dir: &Path) -> io::Result<Vec<(Name, bool)>> {
+        let fd = open_beneath(&self.root, dir, OFlags::DIRECTORY | OFlags::RDONLY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let name = OsString::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
+            let whiteout = match entry.file_type() {
+                FileType::CharacterDevice | FileType::Socket | FileType::Unknown => {
+                    meta::read(&fd, &name)?.is_some_and(|found| is_whiteout(&found.kind, &found.meta))
+                }
+                _ => false,
+            };
+            let name = if whiteout { Name::Whiteout(name) } else { Name::Entry(name) };
+            names.push((name, entry.file_type() == FileType::RegularFile));
+        }
+        Ok(names)
     }
 
     /// Gives what cannot be opened its metadata.
@@ -185,7 +211,7 @@ impl DiskDelta {
 
     fn forget(&self) {
         lock(&self.states).clear();
-        lock(&self.last).clear();
+        self.last.forget();
     }
 }
 
@@ -270,30 +296,12 @@ impl Delta for DiskDelta {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<Name>> {
-        let fd = open_beneath(&self.root, dir, OFlags::DIRECTORY | OFlags::RDONLY)?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&fd)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let name = OsString::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name));
-            let whiteout = match entry.file_type() {
-                FileType::CharacterDevice | FileType::Socket | FileType::Unknown => {
-                    meta::read(&fd, &name)?.is_some_and(|found| is_whiteout(&found.kind, &found.meta))
-                }
-                _ => false,
-            };
-            names.push(if whiteout { Name::Whiteout(name) } else { Name::Entry(name) });
-        }
-        Ok(names)
+        Ok(self.listing(dir)?.into_iter().map(|(name, _)| name).collect())
     }
 
     fn open(&self, path: &Path) -> io::Result<FileData> {
         let (dir, name) = self.place(path)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        Ok(FileData::File(rustix::fs::openat(&*dir, name, flags, Mode::empty())?.into()))
+        Ok(FileData::File(open_quietly(&*dir, name)?.into()))
     }
 }
 

@@ -87,7 +87,7 @@ fn store_layer(blobs: &dyn BlobStore, samples: &[Sample], compression: Compressi
     blob.write_all(&written.out).unwrap();
     let (digest, size) = blob.complete().unwrap();
     let descriptor = Descriptor::new("application/vnd.oci.image.layer.v1.tar", digest, size);
-    LayerBlob { descriptor, diff_id: written.diff_id }
+    LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) }
 }
 
 /// Layers over each other, and what they must come to.

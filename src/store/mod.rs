@@ -98,6 +98,9 @@ is_a_store!(&T, std::sync::Arc<T>);
 pub trait BlobRead: Read + Send {
     /// Reads what is left and compares the digest.
     fn finish(self: Box<Self>) -> Result<()>;
+
+    /// The rest of the blob as it is, for somebody who passes it on to one who verifies it.
+    fn unverified(self: Box<Self>) -> Box<dyn Read + Send>;
 }
 
 /// A blob being written. Dropping it abandons the blob.
@@ -188,11 +191,15 @@ impl<R: Read> Read for Verified<R> {
     }
 }
 
-impl<R: Read + Send> BlobRead for Verified<R> {
+impl<R: Read + Send + 'static> BlobRead for Verified<R> {
     fn finish(mut self: Box<Self>) -> Result<()> {
         let digest = self.expected;
         io::copy(&mut self, &mut io::sink()).map_err(|source| Error::Io { path: format!("blob {digest}"), source })?;
         let Self { expected, size, seen, hasher, .. } = *self;
         verify(&expected, Some(size), &hasher.finish(), seen)
+    }
+
+    fn unverified(self: Box<Self>) -> Box<dyn Read + Send> {
+        Box::new(self.input)
     }
 }

@@ -115,6 +115,16 @@ pub fn read_fd(fd: impl AsFd) -> io::Result<Found> {
     Ok(found(kind, &stat, xattrs))
 }
 
+/// As [`read_fd`], of what is open for reading: its attributes need no way through /proc.
+pub fn read_open(fd: impl AsFd) -> io::Result<Found> {
+    let fd = fd.as_fd();
+    let stat = rustix::fs::fstat(fd)?;
+    let kind = kind_of(&stat, || rustix::fs::readlinkat(fd, "", Vec::new()))?;
+    let names = list(|buffer| rustix::fs::flistxattr(fd, buffer))?;
+    let xattrs = values(names, |name, buffer| rustix::fs::fgetxattr(fd, name, buffer))?;
+    Ok(found(kind, &stat, xattrs))
+}
+
 /// Gives a name in a directory its metadata. A symlink is not followed; it has no mode.
 pub fn write(dir: impl AsFd, name: &OsStr, kind: &Kind, meta: &Meta) -> io::Result<Refused> {
     write_new(dir, name, kind, meta, Known::default())

@@ -21,5 +21,5 @@ mod xattr;
 
 pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};
-pub use root::{Parents, Root};
+pub use root::{LastDirs, Parents, Root};
 pub use rootfs::RootFs;

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -311,6 +311,51 @@ impl Parents {
     pub fn forget(&mut self) {
         self.open.clear();
         self.path.clear();
+    }
+}
+
+/// Opens a file for reading, not followed, without a note of when it was read: to the file system each such note is a
+/// write. Only the owner and root may ask for that; others leave the note.
+pub fn open_quietly(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::openat(&dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(&dir, name, flags, Mode::empty()),
+        other => other,
+    }
+}
+
+/// Descriptors of the directories that were used last, for several threads at once: files come in families, a few at a
+/// time. As [`Parents`], it knows nothing of changes.
+#[derive(Debug, Default)]
+pub struct LastDirs(Mutex<Vec<(PathBuf, Arc<OwnedFd>)>>);
+
+impl LastDirs {
+    /// How many directories are kept open.
+    const OPEN: usize = 8;
+
+    /// The directory at a path, opened where it is not at hand.
+    pub fn get(&self, path: &Path, open: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Arc<OwnedFd>> {
+        let mut last = self.lock();
+        if let Some(i) = last.iter().position(|(known, _)| known == path) {
+            last[..=i].rotate_right(1);
+            return Ok(Arc::clone(&last[0].1));
+        }
+        drop(last);
+        let fd = Arc::new(open()?);
+        let mut last = self.lock();
+        last.truncate(Self::OPEN - 1);
+        last.insert(0, (path.to_owned(), Arc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Closes everything that nobody uses.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
+    // Every change leaves a list of open directories.
+    fn lock(&self) -> MutexGuard<'_, Vec<(PathBuf, Arc<OwnedFd>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

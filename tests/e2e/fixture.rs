@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use dockless::base::{Digest, Platform, Reference};
+use dockless::base::{DiffId, Digest, Platform, Reference};
 use dockless::image::config::History;
 use dockless::image::{Descriptor, Dialect, Image, ImageConfig, LayerBlob};
 use dockless::layer::{Compression, Entry, LayerWriter};
@@ -62,7 +62,7 @@ impl Layer {
         let digest = dockless::store::write_document(blobs, &written.out).unwrap();
         let media_type = Dialect::Oci.layer(self.compression);
         let descriptor = Descriptor::new(media_type, digest, written.out.len() as u64);
-        LayerBlob { descriptor, diff_id: written.diff_id }
+        LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::process::Command;
 
-use dockless::base::Cancel;
+use dockless::base::{Cancel, DiffId};
 use dockless::expand::{self, Archive, Formats};
 use dockless::export::{self, Dest, LayerOptions};
 use dockless::image::{self, Descriptor, Dialect, ImageStore, LayerBlob};
@@ -71,7 +71,8 @@ fn in_a_process_of_its_own() {
     let written = writer.finish().unwrap();
     let (digest, size) = written.out.complete().unwrap();
     let descriptor = Descriptor::new(Dialect::Oci.layer(Compression::Gzip), digest, size);
-    let image = fixture::image(&blobs, vec![LayerBlob { descriptor, diff_id: written.diff_id }]);
+    let image =
+        fixture::image(&blobs, vec![LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) }]);
     within("layer written");
 
     let options = LayerOptions { compression: Some(Compression::Uncompressed), ..LayerOptions::default() };

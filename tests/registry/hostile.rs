@@ -7,7 +7,7 @@ use dockless::base::progress::Step;
 use dockless::base::{Cancel, Digest, Env};
 use dockless::image::media_type;
 use dockless::registry::{Credential, Error, Patience, Registry, Settings};
-use dockless::store::{BlobStore, MemoryBlobs, read_document};
+use dockless::store::{BlobStore, DiskBlobs, MemoryBlobs, read_document};
 
 use crate::hostile_registry::{Body, HostileRegistry, Reply, Request};
 use crate::sample_image::image;
@@ -441,42 +441,61 @@ fn a_chunk_that_breaks_is_sent_again_from_where_the_registry_is() {
 }
 
 #[test]
-fn a_blob_that_rotted_in_the_store_is_not_pushed_whole() {
-    /// A store whose layers do not have their digest.
-    struct Rotten(MemoryBlobs, Digest);
-    impl BlobStore for Rotten {
-        fn size(&self, digest: &Digest) -> dockless::store::Result<Option<u64>> {
-            self.0.size(digest)
-        }
-        fn open(&self, digest: &Digest) -> dockless::store::Result<Box<dyn dockless::store::BlobRead>> {
-            let size = self.0.size(digest)?.unwrap_or(0);
-            if *digest == self.1 {
-                return Ok(Box::new(dockless::store::Verified::new(
-                    std::io::Read::take(std::io::repeat(9), size),
-                    *digest,
-                    size,
-                )));
-            }
-            self.0.open(digest)
-        }
-        fn create(&self) -> dockless::store::Result<Box<dyn dockless::store::BlobWrite>> {
-            self.0.create()
-        }
-        fn remove(&self, digest: &Digest) -> dockless::store::Result<()> {
-            self.0.remove(digest)
-        }
-        fn list(&self) -> dockless::store::Result<Vec<Digest>> {
-            self.0.list()
-        }
+fn a_blob_that_rotted_in_the_store_is_named_whatever_the_registry_says() {
+    type Answer = fn(&Request) -> Reply;
+    let cases: [(&str, Answer); 3] = [
+        ("it hashes what it gets, as the specification has it", |_| Reply {
+            status: 400,
+            ..Reply::bytes(r#"{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}"#)
+        }),
+        ("it says what it has stored", |request| {
+            Reply::status(201).header("Docker-Content-Digest", Digest::of(&request.body).to_string())
+        }),
+        ("it takes anything, and says nothing", |_| Reply::status(201)),
+    ];
+    for (why, answer) in cases {
+        let server = HostileRegistry::start(move |request, _| match request.method.as_str() {
+            "HEAD" => Reply::status(404),
+            "POST" => Reply::status(202).header("Location", "/upload"),
+            _ if request.length > 100_000 => answer(request),
+            _ => Reply::status(201),
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = DiskBlobs::open(dir.path());
+        let root = image(&blobs, &[("a", &[3; 300_000])], &amd64());
+        let layer = dockless::image::Image::read(&blobs, &root, &amd64()).unwrap().layers[0].descriptor.clone();
+        let push = || {
+            let to = server.reference("a/b:1");
+            plain_client().push(&root, &blobs, &to, &[], &Step::none(), &Cancel::new()).unwrap_err()
+        };
+        let mut bytes = std::fs::read(blobs.path(&layer.digest)).unwrap();
+        bytes[1000] ^= 1;
+        std::fs::write(blobs.path(&layer.digest), &bytes).unwrap();
+        let expected = format!("blob {}: content has digest {}", layer.digest, Digest::of(&bytes));
+        assert_eq!(push().to_string(), expected, "{why}");
+        bytes.pop();
+        std::fs::write(blobs.path(&layer.digest), &bytes).unwrap();
+        let expected = format!("blob {}: content has {} bytes, expected {}", layer.digest, bytes.len(), layer.size);
+        assert_eq!(push().to_string(), expected, "{why}");
+        let asked = server.asked.lock().unwrap();
+        assert!(!asked.iter().any(is_manifest), "no name for half an image: {why}");
+        assert_eq!(asked.iter().filter(|r| r.length > 100_000).count(), 1, "what is short is not sent: {why}");
     }
+}
+
+#[test]
+fn a_registry_that_refuses_a_good_blob_speaks_for_itself() {
     let server = HostileRegistry::start(|request, _| match request.method.as_str() {
         "HEAD" => Reply::status(404),
         "POST" => Reply::status(202).header("Location", "/upload"),
-        _ => Reply::status(201),
+        "PUT" => {
+            Reply { status: 400, ..Reply::bytes(r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID","message":"quota"}]}"#) }
+        }
+        _ => Reply::status(200),
     });
     let good = Good::new();
-    let rotten = Rotten(good.blobs.clone(), good.layer());
     let to = server.reference("a/b:1");
-    plain_client().push(&good.root, &rotten, &to, &[], &Step::none(), &Cancel::new()).unwrap_err();
-    assert!(server.asked.lock().unwrap().iter().all(|r| r.method != "PUT" || r.body.len() < 100_000));
+    let error = plain_client().push(&good.root, &good.blobs, &to, &[], &Step::none(), &Cancel::new()).unwrap_err();
+    assert_eq!(error.status(), Some(400));
+    assert!(error.to_string().contains("quota"), "{error}");
 }

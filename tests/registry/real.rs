@@ -3,10 +3,10 @@
 use std::process::Command;
 
 use dockless::base::progress::Step;
-use dockless::base::{Cancel, Env, Reference};
+use dockless::base::{Cancel, Digest, Env, Reference};
 use dockless::image::Image;
 use dockless::registry::{ClientCertificate, Credential, Registry, Settings};
-use dockless::store::{BlobStore, MemoryBlobs};
+use dockless::store::{BlobStore, DiskBlobs, MemoryBlobs};
 
 use crate::docker_registry::{DockerRegistry, IDENTITY, PASSWORD, TokenServer, USER, has};
 use crate::sample_image::{image, index};
@@ -49,6 +49,29 @@ fn what_is_pushed_is_pulled() {
     assert_eq!(error.status(), Some(404));
     assert!(error.to_string().contains("MANIFEST_UNKNOWN: manifest unknown"), "{error}");
     assert!(error.to_string().contains(&format!("{}: manifest of a/b:2: 404 Not Found", server.host())), "{error}");
+}
+
+#[test]
+fn a_blob_that_rotted_in_the_store_is_told_from_a_registry_that_refuses() {
+    if !has(&["docker-registry"]) {
+        return;
+    }
+    let server = DockerRegistry::open();
+    let to = server.reference("a/b:1");
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = DiskBlobs::open(dir.path());
+    let root = image(&blobs, &[("a", &[7; 3_000_000])], &amd64());
+    let layer = Image::read(&blobs, &root, &amd64()).unwrap().layers[0].descriptor.digest;
+    let mut bytes = std::fs::read(blobs.path(&layer)).unwrap();
+    bytes[2_000_000] ^= 1;
+    std::fs::write(blobs.path(&layer), &bytes).unwrap();
+    // In one piece, and in chunks.
+    for settings in [Settings::default(), Settings { upload_chunk: Some(1 << 20), ..Settings::default() }] {
+        let registry = client(&Env::of([]), settings);
+        let error = registry.push(&root, &blobs, &to, &[], &Step::none(), &Cancel::new()).unwrap_err();
+        assert_eq!(error.to_string(), format!("blob {layer}: content has digest {}", Digest::of(&bytes)));
+        assert_eq!(registry.head(&to, &Cancel::new()).unwrap(), None, "no name for half an image");
+    }
 }
 
 #[test]

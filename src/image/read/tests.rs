@@ -17,7 +17,8 @@ fn layer_bytes(name: &str, compression: Compression) -> (Vec<u8>, DiffId) {
         Entry { path: name.into(), kind: Kind::File { size: 3 }, meta: Meta { mode: 0o644, ..Meta::default() } };
     writer.append(&entry, &mut &b"abc"[..]).unwrap();
     let written = writer.finish().unwrap();
-    (written.out, written.diff_id)
+    let diff_id = written.diff_id.unwrap_or_else(|| DiffId(Digest::of(&written.out)));
+    (written.out, diff_id)
 }
 
 fn config(author: &str, diff_ids: &[DiffId]) -> Vec<u8> {

@@ -2,6 +2,7 @@
 //! allows, whiteouts carried out, directory times as the layers say.
 
 mod folders;
+mod later;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use super::{Entry, Target};
 use crate::sys::meta::{Known, Refused};
 use crate::sys::{Kind, Meta, Parents, Root, dir, meta, root};
 use folders::{Folder, Folders};
+use later::{Later, SMALL};
 
 /// What to attempt.
 #[derive(Debug, Clone)]
@@ -64,6 +66,7 @@ pub struct DirTarget {
     folders: Folders,
     /// Where hard links lead: kept apart, so that a run of links does not lose the folder they are made in.
     links: Parents,
+    later: Later,
     made: Made,
     options: DirOptions,
     lost: Lost,
@@ -74,6 +77,7 @@ impl DirTarget {
         Self {
             folders: Folders::new(root),
             links: Parents::new(),
+            later: Later::default(),
             made: Made::default(),
             options,
             lost: Lost::default(),
@@ -81,12 +85,20 @@ impl DirTarget {
     }
 
     /// Sets the times of directories, which everything made in them had changed, and says what could not be kept.
-    pub fn finish(self) -> anyhow::Result<Lost> {
+    pub fn finish(mut self) -> anyhow::Result<Lost> {
+        self.later.finish()?;
         self.folders.finish().context("set the times of directories")?;
         Ok(self.lost)
     }
 
-    fn file(&mut self, path: &Path, name: &OsStr, meta: &Meta, data: &mut dyn BufRead) -> anyhow::Result<()> {
+    fn file(
+        &mut self,
+        path: &Path,
+        name: &OsStr,
+        meta: &Meta,
+        size: u64,
+        data: &mut dyn BufRead,
+    ) -> anyhow::Result<()> {
         let (mut file, folder) = loop {
             let (fd, folder) = self.folders.enter(dir_of(path))?;
             match root::create_file_at(fd, name, meta.mode & 0o777) {
@@ -95,12 +107,19 @@ impl DirTarget {
                 Err(error) => return Err(error.into()),
             }
         };
-        copy(data, &mut file)?;
         if folder.owner.is_none() || !folder.modes.contains(&meta.mode) {
             learn(folder, &file, meta)?;
         }
         let known = Known { mode: folder.modes.contains(&meta.mode), ..self.options.known(folder, meta) };
-        let refused = meta::write_fd(&file, &self.options.wanted(meta), known)?;
+        let wanted = self.options.wanted(meta);
+        // Of such a file nothing can be refused, so that there is nothing to note.
+        if size <= SMALL && known.owner && wanted.xattrs.is_empty() {
+            self.later.add(file, path, &wanted, known, data)?;
+            self.note(path, meta, Refused::default());
+            return Ok(());
+        }
+        copy(data, &mut file)?;
+        let refused = meta::write_fd(&file, &wanted, known)?;
         self.note(path, meta, refused);
         Ok(())
     }
@@ -261,7 +280,7 @@ impl Target for DirTarget {
         let Some(name) = path.file_name() else { return self.root_directory(meta) };
         self.made.add(path);
         match kind {
-            Kind::File { .. } => self.file(path, name, meta, data),
+            Kind::File { size } => self.file(path, name, meta, *size, data),
             Kind::Directory => self.directory(path, name, meta),
             Kind::Hardlink { target } => self.hard_link(path, name, target),
             kind => self.node(path, name, kind, meta),

@@ -351,3 +351,43 @@ fn a_wrong_diff_id_and_a_cancelled_apply_are_errors() {
     cancel.cancel();
     assert!(matches!(apply(&mut &layer[..], None, &mut target, &cancel).unwrap_err(), Error::Cancelled(_)));
 }
+
+#[test]
+fn small_files_are_whole_however_many_there_are() {
+    let content = |n: usize| format!("{n} ").repeat(n * 7 % 3000);
+    let mut first = vec![dir("d")];
+    for n in 0..300 {
+        let (mut entry, bytes) = text(&format!("d/{n}"), &content(n));
+        entry.meta.mode = [0o644, 0o4711, 0o600][n % 3];
+        first.push((entry, bytes));
+    }
+    // While they are still being written, or just after.
+    first.push(hard("d/link", "d/299"));
+    let second = vec![text("d/297", "new"), mark("d/.wh.298")];
+    let unpacked = unpack(&[first, second]);
+    unpacked.result.unwrap();
+    let root = unpacked.tmp.path().join("root");
+    for n in 0..297 {
+        let path = root.join(format!("d/{n}"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), content(n));
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!((meta.mode() & 0o7777, meta.mtime_nsec()), ([0o644, 0o4711, 0o600][n % 3], 5), "{n}");
+    }
+    assert_eq!(fs::read_to_string(root.join("d/297")).unwrap(), "new");
+    assert!(!root.join("d/298").exists());
+    assert_eq!(fs::read_to_string(root.join("d/link")).unwrap(), content(299));
+}
+
+#[test]
+fn a_small_file_that_cannot_be_written_is_named() {
+    let tmp = tempfile::NamedTempFile::new().unwrap();
+    let mut later = Later::default();
+    let mut add = |file: File, path: &str| {
+        later.add(file, path.as_ref(), &Meta::default(), Known { owner: true, mode: true }, &mut &b"bytes"[..])
+    };
+    add(File::open(tmp.path()).unwrap(), "a/b").unwrap();
+    let error = (0..1000)
+        .find_map(|_| add(tempfile::tempfile().unwrap(), "other").err())
+        .expect("a thread that gave up is noticed");
+    assert_eq!(error.to_string(), "write \"a/b\"");
+}

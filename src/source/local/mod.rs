@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -18,7 +19,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::base::patterns::Matcher;
 use crate::base::{Cancel, Digest};
 use crate::snapshot::{FileData, Node, Tree};
-use crate::sys::{Kind, Meta, Mtime, Parents, Root, meta};
+use crate::sys::root::open_quietly;
+use crate::sys::{Kind, LastDirs, Meta, Mtime, Root, meta};
 use digests::Digests;
 use scan::{Scan, Seen, Stamp};
 
@@ -46,7 +48,7 @@ pub struct LocalContext {
     follow: Vec<String>,
     scan: OnceLock<Scan>,
     scanning: Mutex<()>,
-    parents: Mutex<Parents>,
+    dirs: LastDirs,
     digests: Digests,
     cache: Option<PathBuf>,
 }
@@ -63,7 +65,7 @@ impl LocalContext {
             follow: options.follow,
             scan: OnceLock::new(),
             scanning: Mutex::new(()),
-            parents: Mutex::new(Parents::new()),
+            dirs: LastDirs::default(),
             digests: Digests::new(options.cache.as_deref(), dir),
             cache: options.cache,
         })
@@ -120,9 +122,8 @@ impl LocalContext {
         ask: impl FnOnce(std::os::fd::BorrowedFd<'_>, &OsStr) -> io::Result<T>,
     ) -> io::Result<T> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
-        let (dir, _) = parents.get(&self.root, path.parent().unwrap_or(Path::new("")))?;
-        ask(dir, name)
+        let dir = self.dirs.get(path.parent().unwrap_or(Path::new("")), || Ok(self.root.parent(path)?.0))?;
+        ask(dir.as_fd(), name)
     }
 
     /// A regular file as the walk saw it: a copy asks for each twice, and most have no extended attributes.
@@ -140,9 +141,9 @@ impl LocalContext {
         Ok(node(meta::Found { kind, meta, inode: (device, inode), links: if seen.linked { 2 } else { 1 } }))
     }
 
-    /// By its whole path: threads that copy different directories would take the parents from each other.
+    /// In one call, since the walk saw a regular file there. The last name is not followed.
     fn open_file(&self, path: &Path) -> io::Result<File> {
-        self.root.open_known_file(path)
+        self.beside(path, |dir, name| Ok(open_quietly(dir, name)?.into()))
     }
 }
 
