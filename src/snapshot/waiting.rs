@@ -48,9 +48,16 @@ pub(super) fn take(
             // Another process was faster.
             continue;
         }
-        let root = place.join("root");
-        plan.carry_out(snapshots, &root, cancel).at(&root)?;
-        return Ok(Some(None));
+        match plan.carry_out(snapshots, &place.join("root"), cancel) {
+            Ok(()) => return Ok(Some(None)),
+            Err(error) => {
+                cancel.check()?;
+                // Whatever is wrong with it, a copy will do.
+                tracing::debug!(path = %candidate.path.display(), %error, "a root directory is not brought to another snapshot");
+                let here = Root::open(place).at(place)?;
+                FILES.iter().try_for_each(|name| here.remove(Path::new(name))).at(place)?;
+            }
+        }
     }
     Ok(None)
 }
@@ -513,6 +520,19 @@ mod tests {
         let (second, found) = case.root(&base);
         assert_eq!(found, everything(&*case.snapshots.tree(&base)), "h1 and h2 are one");
         assert!(first != second && case.waiting() == 2);
+    }
+
+    #[test]
+    fn what_cannot_be_brought_to_it_is_left_for_a_copy() {
+        let case = case(ownership());
+        let base = base(&case);
+        case.step(&base, |_| ());
+        let waiting = fs::read_dir(case.dir.path().join("roots")).unwrap().next().unwrap().unwrap().path();
+        fs::remove_dir_all(waiting.join("root")).unwrap();
+        fs::write(waiting.join("root"), "no directory").unwrap();
+        let (_, found) = case.root(&base);
+        assert_eq!(found, everything(&*case.snapshots.tree(&base)));
+        assert_eq!(case.waiting(), 1);
     }
 
     #[test]
