@@ -15,6 +15,7 @@ mod host;
 mod index;
 mod memory;
 mod native;
+mod plan;
 mod pool;
 mod stack;
 mod stamps;

@@ -4,25 +4,20 @@
 //!
 //! One directory each: `root` with its `root.owners`, and `snapshot`, which says what it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::copy::Copier;
-use super::delta::{Delta, Name, Stack};
-use super::diff::is_same_file;
+use super::delta::Stack;
 use super::disk::DiskDelta;
 use super::error::{At, Result};
-use super::stack::{Snapshot, StackDelta};
+use super::plan::Plan;
+use super::stack::Snapshot;
 use super::stamps::{Change, Stamps};
 use super::store::{Snapshots, list};
-use super::tree::{Node, Tree};
-use super::writer::DeltaWriter;
 use crate::base::Cancel;
-use crate::sys::{Root, meta};
+use crate::sys::Root;
 
 /// Each is as large as what it was made of: enough for stages side by side, or for bases in turn.
 const MAX: usize = 4;
@@ -43,8 +38,9 @@ pub(super) fn take(
         return Ok(Some(snapshots.0.left().remove(&identity)));
     }
     for candidate in candidates(snapshots, base)? {
-        let Some(plan) = Plan::new(snapshots, &candidate, base)? else { continue };
-        if !claim(&candidate.path, place)? {
+        let Candidate { path, snapshot, common } = candidate;
+        let Some(plan) = Plan::new(snapshots, &snapshot, base, common).at(&path)? else { continue };
+        if !claim(&path, place)? {
             // Another process was faster.
             continue;
         }
@@ -53,7 +49,7 @@ pub(super) fn take(
             Err(error) => {
                 cancel.check()?;
                 // Whatever is wrong with it, a copy will do.
-                tracing::debug!(path = %candidate.path.display(), %error, "a root directory is not brought to another snapshot");
+                tracing::debug!(path = %path.display(), %error, "a root directory is not brought to another snapshot");
                 let here = Root::open(place).at(place)?;
                 FILES.iter().try_for_each(|name| here.remove(Path::new(name))).at(place)?;
             }
@@ -179,164 +175,6 @@ fn candidates(snapshots: &Snapshots, base: &Snapshot) -> Result<Vec<Candidate>> 
     Ok(candidates)
 }
 
-/// What makes one snapshot's directory another's.
-struct Plan {
-    tree: Arc<dyn Tree>,
-    /// Removed, with all below.
-    gone: Vec<PathBuf>,
-    /// Copied, with all below.
-    made: Vec<(PathBuf, Node)>,
-    /// Directories of both, and whether theirs has attributes that ours has not.
-    kept: BTreeMap<PathBuf, (Node, bool)>,
-}
-
-impl Plan {
-    /// None where it cannot be told, name by name.
-    fn new(snapshots: &Snapshots, from: &Candidate, to: &Snapshot) -> Result<Option<Self>> {
-        let deltas = |all: &[StackDelta]| all.iter().rev().map(|delta| snapshots.delta(delta)).collect::<Vec<_>>();
-        let (theirs, ours) = (deltas(&from.snapshot.deltas[from.common..]), deltas(&to.deltas[from.common..]));
-        let (old, tree) = (snapshots.tree(&from.snapshot), snapshots.tree(to));
-        let all = theirs.iter().chain(&ours).cloned().collect();
-        let mut search = Search { all, old, new: Arc::clone(&tree), plan: Self::nothing(tree) };
-        let told = search.dirs().and_then(|()| search.plan.can_be_made(&Stack::new(ours)));
-        Ok(told.at(&from.path)?.then_some(search.plan))
-    }
-
-    /// Makes a directory, which holds `now`, what it was before this happened to it. None where that cannot be told.
-    fn to_undo(changes: &[Change], now: &dyn Tree, tree: Arc<dyn Tree>) -> io::Result<Option<Self>> {
-        let mut plan = Self::nothing(tree);
-        let mut new = HashSet::new();
-        for change in changes {
-            let (Change::Dir(path) | Change::Leaf(path) | Change::Perhaps(path) | Change::Gone(path)) = change;
-            let is_dir = matches!(change, Change::Dir(_));
-            if path.parent().is_some_and(|dir| new.contains(dir)) {
-                // It goes with the directory that it is in.
-                new.extend(is_dir.then(|| path.clone()));
-                continue;
-            }
-            let before = plan.tree.lookup(path)?;
-            match (change, before) {
-                (Change::Dir(_), Some(before)) if before.is_dir() => {
-                    plan.kept.insert(path.clone(), (before, true));
-                }
-                // What is there instead, if anything is, is told next.
-                (Change::Gone(_), before) => plan.made.extend(before.map(|node| (path.clone(), node))),
-                (Change::Perhaps(_), Some(before))
-                    if let Some(there) = now.lookup(path)?
-                        && is_same_file(&before, &there, || plan.tree.open(path), || now.open(path))? => {}
-                (_, before) => {
-                    new.extend(is_dir.then(|| path.clone()));
-                    plan.gone.push(path.clone());
-                    if plan.made.last().is_none_or(|(made, _)| made != path) {
-                        plan.made.extend(before.map(|node| (path.clone(), node)));
-                    }
-                }
-            }
-        }
-        Ok(plan.can_be_made(&Stack::new(Vec::new()))?.then_some(plan))
-    }
-
-    fn nothing(tree: Arc<dyn Tree>) -> Self {
-        Self { tree, gone: Vec::new(), made: Vec::new(), kept: BTreeMap::new() }
-    }
-
-    /// Further names of a file are in its own delta. Where that is none of `own`, which only what is asked for has, they
-    /// may be in the directory, untouched, and nobody could link to them without looking at everything.
-    fn can_be_made(&self, own: &Stack) -> io::Result<bool> {
-        let mut todo: Vec<(PathBuf, Node)> = self.made.clone();
-        while let Some((path, node)) = todo.pop() {
-            if node.inode.is_some() && own.lookup(&path)?.is_none() {
-                return Ok(false);
-            }
-            if node.is_dir() {
-                for name in self.tree.read_dir(&path)? {
-                    let path = path.join(name);
-                    todo.extend(self.tree.lookup(&path)?.map(|node| (path, node)));
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
-        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host)?);
-        let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
-        let check = || cancel.check().map_err(io::Error::other);
-        for path in &self.gone {
-            check()?;
-            writer.remove(path)?;
-        }
-        let mut copier = Copier::new(Arc::clone(&self.tree));
-        for (path, node) in self.made {
-            check()?;
-            copier.entry(&mut writer, &path, &path, node)?;
-        }
-        let root = Root::open(path)?;
-        for (path, (node, has_more)) in &self.kept {
-            if *has_more {
-                meta::clear_xattrs(root.open_dir(path)?)?;
-            }
-            writer.set_meta(path, &node.meta)?;
-        }
-        writer.finish()?;
-        super::active::open_to_all(&upper, &*self.tree)?;
-        upper.save_owners(path)
-    }
-}
-
-/// Looks at all that is named by deltas that only one of the two has.
-struct Search {
-    all: Vec<Arc<dyn Delta>>,
-    old: Arc<dyn Tree>,
-    new: Arc<dyn Tree>,
-    plan: Plan,
-}
-
-impl Search {
-    fn dirs(&mut self) -> io::Result<()> {
-        let mut todo = vec![PathBuf::new()];
-        while let Some(dir) = todo.pop() {
-            let (old, new) = (self.old.lookup(&dir)?, self.new.lookup(&dir)?);
-            match (old, new) {
-                (Some(old), Some(new)) if old.is_dir() && new.is_dir() && self.is_merged(&dir)? => {
-                    let has_more = old.meta.xattrs.keys().any(|key| !new.meta.xattrs.contains_key(key));
-                    self.plan.kept.insert(dir.clone(), (new, has_more));
-                    todo.extend(self.names(&dir)?.into_iter().map(|name| dir.join(name)));
-                }
-                (old, new) => {
-                    if old.is_some() {
-                        self.plan.gone.push(dir.clone());
-                    }
-                    self.plan.made.extend(new.map(|new| (dir, new)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether each delta that has anything there has a directory that shows what is below it.
-    fn is_merged(&self, dir: &Path) -> io::Result<bool> {
-        for delta in &self.all {
-            if delta.find(dir)?.alone {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn names(&self, dir: &Path) -> io::Result<BTreeSet<OsString>> {
-        let mut names = BTreeSet::new();
-        for delta in &self.all {
-            if dir.as_os_str().is_empty() || delta.find(dir)?.node.is_some() {
-                names.extend(delta.names(dir)?.into_iter().map(|name| match name {
-                    Name::Entry(name) | Name::Whiteout(name) => name,
-                }));
-            }
-        }
-        Ok(names)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -346,6 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::testing::{apply, dir, file, hard, link};
+    use super::super::tree::Tree;
     use super::*;
     use crate::snapshot::Driver;
     use crate::store::MemoryBlobs;
