@@ -13,6 +13,7 @@ mod disk;
 mod error;
 mod host;
 mod index;
+mod look;
 mod memory;
 mod native;
 mod plan;

@@ -32,10 +32,10 @@ pub(super) fn take(
     place: &Path,
     cancel: &Cancel,
 ) -> Result<Option<Option<Stamps>>> {
-    let identity = base.identity();
-    if claim(&folder(snapshots).join(identity.hex()), place)? {
+    let named = folder(snapshots).join(base.identity().hex());
+    if claim(&named, place)? {
         // What is there under this name was left there once, by whoever made its last delta.
-        return Ok(Some(snapshots.0.left().remove(&identity)));
+        return Ok(Some(known(snapshots, base, &named)));
     }
     for candidate in candidates(snapshots, base)? {
         let Candidate { path, snapshot, common } = candidate;
@@ -44,8 +44,14 @@ pub(super) fn take(
             // Another process was faster.
             continue;
         }
-        match plan.carry_out(snapshots, &place.join("root"), cancel) {
-            Ok(()) => return Ok(Some(None)),
+        let root = place.join("root");
+        let mut known = known(snapshots, &snapshot, &path);
+        let brought = plan.carry_out(snapshots, &root, cancel).and_then(|()| match &mut known {
+            Some(looks) => looks.again(&root, cancel).map(drop),
+            None => Ok(()),
+        });
+        match brought {
+            Ok(()) => return Ok(Some(known)),
             Err(error) => {
                 cancel.check()?;
                 // Whatever is wrong with it, a copy will do.
@@ -56,6 +62,13 @@ pub(super) fn take(
         }
     }
     Ok(None)
+}
+
+/// What a directory looked like that this process left under the name of what it is.
+fn known(snapshots: &Snapshots, snapshot: &Snapshot, path: &Path) -> Option<Stamps> {
+    let identity = snapshot.identity();
+    let is_named = path.file_name().is_some_and(|name| name == identity.hex().as_str());
+    is_named.then(|| snapshots.0.left().remove(&identity)).flatten()
 }
 
 /// Keeps `place/root` for a step on top of this snapshot, which was made in it just now.
@@ -183,7 +196,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{apply, dir, file, hard, link};
+    use super::super::testing::{acts, apply, dir, file, hard, link};
     use super::super::tree::Tree;
     use super::*;
     use crate::snapshot::Driver;
@@ -331,6 +344,8 @@ mod tests {
                 fs::write(root.join("l/deep/in"), "").unwrap();
                 fs::write(root.join("keep"), "other").unwrap();
             });
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            case.fail(&base, |root| fs::write(root.join("d/sub/x"), "in a directory that stays as it is").unwrap());
             let (inode, found) = case.root(&base);
             assert_eq!(found, everything(&*case.snapshots.tree(&base)));
             assert_eq!((inode, case.waiting()), (first, 1), "the same directory");
@@ -386,42 +401,6 @@ mod tests {
         assert_eq!(fs::read_dir(case.dir.path().join("active")).unwrap().count(), 0);
     }
 
-    #[derive(Debug, Clone)]
-    enum Act {
-        Write(&'static str),
-        Remove(&'static str),
-        Dir(&'static str),
-        Link(&'static str, &'static str),
-        Move(&'static str, &'static str),
-        Mode(&'static str, u32),
-    }
-
-    fn act(root: &Path, act: &Act) {
-        // What cannot be done where things stand is not done.
-        let _ = match act {
-            Act::Write(path) => fs::write(root.join(path), path),
-            Act::Remove(path) => fs::remove_dir_all(root.join(path)).or_else(|_| fs::remove_file(root.join(path))),
-            Act::Dir(path) => fs::create_dir(root.join(path)),
-            Act::Link(path, new) => fs::hard_link(root.join(path), root.join(new)),
-            Act::Move(path, new) => fs::rename(root.join(path), root.join(new)),
-            Act::Mode(path, mode) => fs::set_permissions(root.join(path), fs::Permissions::from_mode(*mode)),
-        };
-    }
-
-    fn acts() -> impl Strategy<Value = Vec<Act>> {
-        let path =
-            || prop::sample::select(vec!["a", "b", "d", "d/sub", "d/sub/x", "d/y", "d/z", "h1", "h2", "a/n", "b/n"]);
-        let act = prop_oneof![
-            path().prop_map(Act::Write),
-            path().prop_map(Act::Remove),
-            path().prop_map(Act::Dir),
-            (path(), path()).prop_map(|(path, new)| Act::Link(path, new)),
-            (path(), path()).prop_map(|(path, new)| Act::Move(path, new)),
-            (path(), prop::sample::select(vec![0o700, 0o755])).prop_map(|(path, mode)| Act::Mode(path, mode)),
-        ];
-        prop::collection::vec(act, 1..6)
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -433,7 +412,7 @@ mod tests {
             let case = case(Ownership::Stored);
             let mut all = vec![base(&case)];
             for (on, acts, fails) in steps {
-                let work = |root: &Path| acts.iter().for_each(|one| act(root, one));
+                let work = |root: &Path| acts.iter().for_each(|one| one.carry_out(root));
                 match fails {
                     true => case.fail(on.get(&all), work),
                     false => all.push(case.step(on.get(&all), work)),
