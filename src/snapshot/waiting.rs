@@ -22,6 +22,9 @@ use crate::sys::Root;
 /// Each is as large as what it was made of: enough for stages side by side, or for bases in turn.
 const MAX: usize = 4;
 
+/// The folder that they wait in.
+pub(super) const FOLDER: &str = "roots";
+
 const FILES: [&str; 2] = ["root", "root.owners"];
 
 /// Moves a directory that is `base`, or was made so, to `place/root`. What it looked like when it was left, where that is
@@ -113,7 +116,7 @@ fn keep(snapshots: &Snapshots, what: &Snapshot, place: &Path, name: &str) -> Res
 }
 
 fn folder(snapshots: &Snapshots) -> PathBuf {
-    snapshots.0.dir.join("roots")
+    snapshots.0.dir.join(FOLDER)
 }
 
 /// Removes the oldest, until there is room for one more.
@@ -136,6 +139,17 @@ fn make_room(snapshots: &Snapshots, folder: &Path) -> Result<()> {
         grave.discard()?;
     }
     Ok(())
+}
+
+/// Whether a step can have it: only what is still there tells what it is.
+pub(super) fn is_of_use(snapshots: &Snapshots, waiting: &Path) -> bool {
+    snapshot_of(snapshots, waiting).is_some()
+}
+
+/// What it is; none where it was taken meanwhile, or a part of that is gone.
+fn snapshot_of(snapshots: &Snapshots, waiting: &Path) -> Option<Snapshot> {
+    let text = fs::read_to_string(waiting.join("snapshot")).ok()?;
+    snapshots.load(&text).ok().flatten()
 }
 
 /// False when there is none, or no longer.
@@ -175,10 +189,7 @@ fn candidates(snapshots: &Snapshots, base: &Snapshot) -> Result<Vec<Candidate>> 
     let mut candidates = Vec::new();
     for name in list(&folder)? {
         let path = folder.join(name);
-        // Taken meanwhile, or of a dockless that did not say.
-        let Ok(text) = fs::read_to_string(path.join("snapshot")) else { continue };
-        // Only what is still there tells what it changed.
-        let Ok(Some(snapshot)) = snapshots.load(&text) else { continue };
+        let Some(snapshot) = snapshot_of(snapshots, &path) else { continue };
         let common = snapshot.deltas.iter().zip(base.deltas.iter()).take_while(|(ours, theirs)| ours == theirs).count();
         if common > 0 {
             candidates.push(Candidate { path, snapshot, common });
@@ -399,6 +410,25 @@ mod tests {
             assert_eq!(case.waiting(), MAX.min(number + 1));
         }
         assert_eq!(fs::read_dir(case.dir.path().join("active")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_prune_takes_what_nobody_keeps_or_can_use() {
+        let case = case(ownership());
+        let base = base(&case);
+        let gone = case.copy(&base, &[file("more", "")]);
+        case.root(&gone);
+        let roots = || case.snapshots.usage().unwrap().into_iter().filter(|usage| usage.is_root).collect::<Vec<_>>();
+        let [root] = &roots()[..] else { panic!("one waits") };
+        assert!(root.bytes > 0);
+        case.snapshots.prune(&|_| true).unwrap();
+        assert_eq!(roots(), [root.clone()]);
+        case.snapshots.prune(&|id| *id != gone.deltas().last().unwrap()).unwrap();
+        assert_eq!(roots(), [], "nobody can say what it is");
+        case.root(&base);
+        let kept: Vec<_> = base.deltas().collect();
+        case.snapshots.prune(&|id| kept.contains(id)).unwrap();
+        assert_eq!((roots(), case.waiting()), (Vec::new(), 0));
     }
 
     proptest! {
