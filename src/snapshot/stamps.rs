@@ -121,17 +121,18 @@ impl Stamps {
         changes
     }
 
+    /// What was in a directory; nothing where none was.
     pub fn in_dir(&self, dir: &Path) -> &Listing {
         self.dirs.get(dir).map_or(&[], |listing| listing)
     }
 }
 
-/// The inode numbers of files that came, went or changed; none where a directory came or went.
+/// The inode numbers of files that came, went or may have changed; none where a directory came or went.
 fn changed_files(before: &Listing, now: &Listing) -> Option<Vec<u64>> {
     let mut inodes = Vec::new();
     for (_, before, now) in side_by_side(before, now) {
         match (before, now) {
-            (Some(before), Some(now)) if before.is_same(now) => {}
+            (Some(before), Some(now)) if before.is_same(now) && !before.fresh => {}
             (Some(before), Some(now)) if before.is_dir && now.is_dir && before.inode == now.inode => {}
             (before, now) if [before, now].iter().flatten().any(|stamp| stamp.is_dir) => return None,
             (before, now) => inodes.extend([before, now].iter().flatten().map(|stamp| stamp.inode)),
