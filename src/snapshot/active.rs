@@ -265,7 +265,7 @@ fn overlay(snapshots: &Snapshots, base: &Snapshot, place: &Path) -> Result<RootF
         .deltas
         .iter()
         .rev()
-        .map(|delta| Ok(unpack::dir(snapshots, delta)?.join("fs")))
+        .map(|delta| Ok(unpack::folder(snapshots, delta)?.path.join("fs")))
         .collect::<Result<Vec<_>>>()?;
     if lower.is_empty() {
         // Overlay wants at least one.

@@ -28,6 +28,7 @@ use super::active::{Active, View, Workplace};
 use super::delta::{Delta, Stack};
 use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
+use super::folder::Folder;
 use super::host::Host;
 use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::stamps::Stamps;
@@ -90,6 +91,8 @@ pub(super) struct Inner {
     in_use: Mutex<Option<FileLock>>,
     /// What root directories looked like that this process has left, by what they are.
     left: Mutex<HashMap<Digest, Stamps>>,
+    /// Deltas that this process has found: as long as it uses the folder, nobody takes them away.
+    found: Mutex<HashMap<DeltaId, Arc<Folder>>>,
     /// How many layers this process has read through, and unpacked.
     pub indexed: AtomicUsize,
     pub unpacked: AtomicUsize,
@@ -119,6 +122,7 @@ impl Snapshots {
             swept: Once::new(),
             in_use: Mutex::default(),
             left: Mutex::default(),
+            found: Mutex::default(),
             indexed: AtomicUsize::new(0),
             unpacked: AtomicUsize::new(0),
         };
@@ -155,12 +159,11 @@ impl Snapshots {
     pub fn load(&self, text: &str) -> Result<Option<Snapshot>> {
         let snapshot = Snapshot::from_record(text)?;
         for delta in snapshot.deltas.iter() {
-            let here = match delta {
-                StackDelta::Made(id) => is_there(&self.0.delta_dir(id))?,
-                StackDelta::Layer(layer) => {
-                    self.0.unpacked_dir(layer)?.is_some() || self.0.blobs.size(&layer.blob.descriptor.digest)?.is_some()
-                }
-            };
+            let here = self.0.folder(delta)?.is_some()
+                || match delta {
+                    StackDelta::Made(_) => false,
+                    StackDelta::Layer(layer) => self.0.blobs.size(&layer.blob.descriptor.digest)?.is_some(),
+                };
             if !here {
                 return Ok(None);
             }
@@ -288,6 +291,7 @@ impl Snapshots {
         let mut held = self.0.hold();
         // Ours stands in our own way.
         *held = None;
+        self.0.found().clear();
         let alone = FileLock::try_exclusive(&path)?;
         let result = match &alone {
             Some(_) => self.0.prune_alone(keep),
@@ -326,6 +330,28 @@ impl Inner {
 
     pub fn delta_dir(&self, id: &DeltaId) -> PathBuf {
         self.dir.join("deltas").join(&id.0)
+    }
+
+    /// The folder of a delta, if it is there.
+    pub fn folder(&self, delta: &StackDelta) -> Result<Option<Arc<Folder>>> {
+        let id = delta.id();
+        if let Some(folder) = self.found().get(&id) {
+            return Ok(Some(Arc::clone(folder)));
+        }
+        let path = match delta {
+            StackDelta::Made(id) => {
+                let path = self.delta_dir(id);
+                is_there(&path)?.then_some(path)
+            }
+            StackDelta::Layer(layer) => self.unpacked_dir(layer)?,
+        };
+        let Some(path) = path else { return Ok(None) };
+        let folder = Arc::new(Folder::new(path));
+        Ok(Some(Arc::clone(self.found().entry(id).or_insert(folder))))
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<DeltaId, Arc<Folder>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a layer is unpacked, if it is.
