@@ -21,6 +21,8 @@ use crate::sys::{Owner, Root, net};
 pub struct Ground {
     root: Option<Root>,
     made: Vec<Made>,
+    /// What was mounted last, if it is a file system of its own: no other mount is below it yet.
+    alone: Option<String>,
     read_only: bool,
 }
 
@@ -39,6 +41,7 @@ impl Ground {
     }
 
     fn attempt(&mut self, step: &Step) -> io::Result<()> {
+        let alone = self.alone.take();
         match step {
             Step::PrivateMounts => mount::make_private(),
             Step::Scratch { at } => {
@@ -48,6 +51,7 @@ impl Ground {
             Step::WriteFile { name, content, mode, uid, gid } => write_file(name, &content.0, *mode, (*uid, *gid)),
             Step::Overlay { name, lower, upper, work } => {
                 overlay(name, lower, upper.as_ref(), work.as_ref())?;
+                self.alone = (name == ROOT).then(|| "/".to_owned());
                 self.built(name)
             }
             Step::Directory { name, directory } => {
@@ -55,7 +59,10 @@ impl Ground {
                 mount::bind(directory.as_ref(), Path::new(name), true)?;
                 self.built(name)
             }
-            Step::Mount { kind, target, options } => self.mount(*kind, target, options),
+            Step::Mount { kind, target, options } => {
+                self.alone = Some(target.clone());
+                self.mount(*kind, target, options)
+            }
             Step::Bind { from, target, recursive, read_only } => self.bind(from, target, *recursive, *read_only),
             Step::Symlink { target, to } => {
                 let (parent, name) = self.root()?.parent(Path::new(target))?;
@@ -66,7 +73,8 @@ impl Ground {
             Step::NoDevices { target } => self.if_there(target, |place, kind| match kind {
                 FileType::Directory => {
                     mount::forbid_devices(place)?;
-                    and_below(place, mount::forbid_devices)
+                    // The kernel's list of mounts names every layer of the root.
+                    if alone.as_ref() == Some(target) { Ok(()) } else { and_below(place, mount::forbid_devices) }
                 }
                 // A device that was asked for by its name.
                 _ => Ok(()),
