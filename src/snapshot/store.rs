@@ -35,12 +35,12 @@ use super::stamps::Stamps;
 use super::tree::Tree;
 use super::unpack::LazyLayer;
 use super::writer::DeltaWriter;
-use super::{blob, diff};
+use super::{blob, diff, host};
 use crate::base::{Cancel, Digest};
 use crate::image::LayerBlob;
 use crate::layer::Compression;
 use crate::store::{BlobStore, lock::FileLock};
-use crate::sys::{disk, owner::Ownership};
+use crate::sys::{disk, owner::Ownership, process, quiet};
 
 /// How a snapshot becomes a root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,7 +85,9 @@ pub(super) struct Inner {
     pub dir: PathBuf,
     pub blobs: Arc<dyn BlobStore>,
     driver: OnceLock<Driver>,
-    pub host: Host,
+    pub ownership: Ownership,
+    /// What files that are made here become; none as long as none was made.
+    host: OnceLock<Host>,
     swept: Once,
     /// Held as long as this value lives: a prune in another process must not take what is used here.
     in_use: Mutex<Option<FileLock>>,
@@ -111,13 +113,25 @@ impl Snapshots {
     /// kept where `ownership` says, or on disk if that takes them.
     pub fn open_undecided(dir: &Path, blobs: Arc<dyn BlobStore>, ownership: Option<Ownership>) -> Result<Self> {
         fs::create_dir_all(dir).at(dir)?;
-        let host = Host::probe(dir, ownership).at(dir)?;
-        let meaning = host.meaning().at(dir)?;
+        let host = OnceLock::new();
+        let real = host::real().at(dir)?;
+        let is_real = match ownership {
+            Some(ownership) => ownership == Ownership::Real,
+            // As whoever made the folder found out, and noted.
+            None => process::may_chown() && noted(dir)?.as_ref() == Some(&real),
+        };
+        let (ownership, meaning) = if is_real {
+            (Ownership::Real, real)
+        } else {
+            let probed = Host::probe(dir, ownership).at(dir)?;
+            (probed.ownership, host.get_or_init(|| probed).meaning().at(dir)?)
+        };
         let dir = home(dir, &meaning)?;
         let inner = Inner {
             dir: dir.clone(),
             blobs,
             driver: OnceLock::new(),
+            ownership,
             host,
             swept: Once::new(),
             in_use: Mutex::default(),
@@ -137,7 +151,7 @@ impl Snapshots {
 
     /// Where owners are kept.
     pub fn ownership(&self) -> Ownership {
-        self.0.host.ownership
+        self.0.ownership
     }
 
     /// The folder that all this is in: the one that was asked for, or one beside it.
@@ -193,7 +207,7 @@ impl Snapshots {
         dir: &Path,
         write: impl FnOnce(&mut DeltaWriter) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let plain = Arc::new(DiskDelta::open(dir, self.0.host)?);
+        let plain = Arc::new(DiskDelta::open(dir, self.0.host()?)?);
         let mut writer = DeltaWriter::new(plain, Arc::new(Stack::new(Vec::new())));
         write(&mut writer)?;
         Ok(writer.finish()?)
@@ -316,6 +330,15 @@ impl Snapshots {
 }
 
 impl Inner {
+    /// Tries the host when first asked: a build that makes no file writes none for that either.
+    pub fn host(&self) -> Result<Host> {
+        if let Some(host) = self.host.get() {
+            return Ok(*host);
+        }
+        let probed = Host::probe(&self.dir, Some(self.ownership)).at(&self.dir)?;
+        Ok(*self.host.get_or_init(|| probed))
+    }
+
     pub fn driver(&self) -> Driver {
         self.driver.get().copied().unwrap_or(Driver::Overlay)
     }
@@ -361,7 +384,7 @@ impl Inner {
             return Ok(Some(own));
         }
         let alias = self.dir.join("chains").join(layer.chain.0.hex());
-        match fs::read_to_string(&alias) {
+        match quiet::read_to_string(&alias) {
             // Written whole or not at all, but a power cut may have emptied it.
             Ok(id) if !id.is_empty() && !id.contains(['/', '.', '\0']) => {
                 let dir = self.delta_dir(&DeltaId(id));
@@ -449,11 +472,21 @@ impl Inner {
     }
 }
 
+/// What the files in a folder mean; none where nobody has made any.
+fn noted(dir: &Path) -> Result<Option<String>> {
+    let note = dir.join("meaning");
+    match quiet::read_to_string(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.at(&note).map(Some),
+    }
+}
+
 /// The folder for files with this meaning: the one that was asked for, if it has none yet or this one.
 fn home(dir: &Path, meaning: &str) -> Result<PathBuf> {
-    let note = dir.join("meaning");
-    let noted = match fs::read_to_string(&note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let noted = match noted(dir)? {
+        Some(noted) => noted,
+        None => {
+            let note = dir.join("meaning");
             let new = tempfile::NamedTempFile::new_in(dir).at(dir)?;
             fs::write(new.path(), meaning).at(&note)?;
             match new.persist_noclobber(&note) {
@@ -465,7 +498,6 @@ fn home(dir: &Path, meaning: &str) -> Result<PathBuf> {
                 Err(error) => return Err(error.error).at(&note),
             }
         }
-        other => other.at(&note)?,
     };
     if noted == meaning {
         return Ok(dir.to_owned());

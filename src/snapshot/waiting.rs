@@ -77,7 +77,7 @@ pub(super) fn give_back(
     cancel: &Cancel,
 ) -> Result<()> {
     let root = place.join("root");
-    let now = Stack::new(vec![Arc::new(DiskDelta::open(&root, snapshots.0.host).at(&root)?)]);
+    let now = Stack::new(vec![Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?)]);
     let Some(plan) = Plan::to_undo(changes, &now, snapshots.tree(base)).at(&root)? else { return Ok(()) };
     plan.carry_out(snapshots, &root, cancel).at(&root)?;
     // Not under the name of what it is: there each is the only one that ever was.
@@ -242,7 +242,7 @@ mod tests {
             let mut active = self.snapshots.prepare(snapshot).unwrap();
             if let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() {
                 inode = fs::metadata(&root).unwrap().ino();
-                let delta = DiskDelta::open(&root, self.snapshots.0.host).unwrap();
+                let delta = DiskDelta::open(&root, self.snapshots.0.host().unwrap()).unwrap();
                 found = everything(&Stack::new(vec![Arc::new(delta)]));
             }
             // It goes back to those that wait, with nothing done to it.
