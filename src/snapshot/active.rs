@@ -147,6 +147,13 @@ impl Active {
         }
     }
 
+    /// What runs in the root file system may do more there than files of its own: mount, say, or open files by handles.
+    pub fn unconfined(&mut self) {
+        if let Some(work) = &mut self.native {
+            work.unwatch();
+        }
+    }
+
     /// For file operations: needs no mount and unpacks nothing.
     pub fn writer(&mut self) -> Result<&mut DeltaWriter> {
         let below = self.snapshots.tree(&self.base);
@@ -207,7 +214,7 @@ impl Active {
             writing.upper.save_owners(&place.join("fs")).at(&place)?;
         }
         if let Some(work) = self.native.take() {
-            self.left = Some(work.commit(cancel)?);
+            self.left = work.commit(cancel)?;
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;
@@ -222,18 +229,23 @@ impl Active {
 /// A finished snapshot, ready to be mounted; what is written there is thrown away with this value.
 pub struct View {
     rootfs: RootFs,
-    // Held so that the folder lives as long as the view.
-    _active: Active,
+    // The folder lives as long as the view.
+    active: Active,
 }
 
 impl View {
     pub(super) fn new(snapshots: &Snapshots, snapshot: &Snapshot, cancel: &Cancel) -> Result<Self> {
         let mut active = snapshots.prepare(snapshot)?;
-        Ok(Self { rootfs: active.rootfs(cancel)?, _active: active })
+        Ok(Self { rootfs: active.rootfs(cancel)?, active })
     }
 
     pub fn rootfs(&self) -> &RootFs {
         &self.rootfs
+    }
+
+    /// As [`Active::unconfined`].
+    pub fn unconfined(&mut self) {
+        self.active.unconfined();
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod folder;
 mod host;
 mod index;
+mod look;
 mod memory;
 mod native;
 mod plan;

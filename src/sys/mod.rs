@@ -18,9 +18,11 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
 pub mod trace;
+mod watch;
 mod xattr;
 
 pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};
 pub use root::{LastDirs, Parents, Root};
 pub use rootfs::RootFs;
+pub use watch::Watch;
