@@ -166,7 +166,7 @@ impl Active {
             Some(writing) => writing,
             None => {
                 let path = self.place.path().join("fs");
-                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host).at(&path)?);
+                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host()?).at(&path)?);
                 upper.imply_root().at(&path)?;
                 let writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, below);
                 Writing { writer, upper }
@@ -218,7 +218,7 @@ impl Active {
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;
-        if self.snapshots.0.host.ownership == Ownership::Stored {
+        if self.snapshots.0.ownership == Ownership::Stored {
             let path = place.join("stored");
             fs::write(&path, "").at(&path)?;
         }
@@ -271,13 +271,13 @@ fn overlay(snapshots: &Snapshots, base: &Snapshot, place: &Path) -> Result<RootF
         return Err(error).at(&work);
     }
     // The merged root directory is the upper one: it must look as the layers below have it.
-    let delta = DiskDelta::open(&upper, snapshots.0.host).at(&upper)?;
+    let delta = DiskDelta::open(&upper, snapshots.0.host()?).at(&upper)?;
     open_to_all(&delta, &*snapshots.tree(base)).at(&upper)?;
     let mut lower = base
         .deltas
         .iter()
         .rev()
-        .map(|delta| Ok(unpack::dir(snapshots, delta)?.join("fs")))
+        .map(|delta| Ok(unpack::folder(snapshots, delta)?.path.join("fs")))
         .collect::<Result<Vec<_>>>()?;
     if lower.is_empty() {
         // Overlay wants at least one.

@@ -11,6 +11,7 @@ mod delta;
 mod diff;
 mod disk;
 mod error;
+mod folder;
 mod host;
 mod index;
 mod look;

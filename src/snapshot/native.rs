@@ -36,7 +36,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
         Some(known) => known,
         None => {
             super::active::make_root(&root)?;
-            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host).at(&root)?);
+            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?);
             let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
             let copied = Copier::new(snapshots.tree(base)).everything(&mut writer, cancel);
             cancel.check()?;
@@ -72,7 +72,7 @@ impl Work {
     pub fn commit(mut self, cancel: &Cancel) -> Result<Option<Stamps>> {
         let mut looks = self.before.take();
         let changes = looks.as_mut().map(|looks| looks.again(&self.root, cancel)).transpose().at(&self.root)?;
-        let host = self.snapshots.0.host;
+        let host = self.snapshots.0.host()?;
         let root = DiskDelta::open(&self.root, host).at(&self.root)?;
         let new: Arc<dyn Tree> = Arc::new(Stack::new(vec![Arc::new(root)]));
         let upper = self.place.join("fs");

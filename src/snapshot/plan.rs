@@ -110,7 +110,7 @@ impl Plan {
     }
 
     pub fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
-        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host)?);
+        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host().map_err(io::Error::other)?)?);
         let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
         let check = || cancel.check().map_err(io::Error::other);
         for path in &self.gone {

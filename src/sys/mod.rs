@@ -12,6 +12,7 @@ pub mod net;
 pub mod notify;
 pub mod owner;
 pub mod process;
+pub mod quiet;
 pub mod root;
 pub mod rootfs;
 pub mod seccomp;

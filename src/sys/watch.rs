@@ -61,8 +61,9 @@ impl Watch {
             }
             // The rest is read all the same: it is of no use to whoever asks next.
             let is_dir = what.contains(ReadFlags::ISDIR);
-            known &= !what.intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT)
-                && !(is_dir && what.intersects(ReadFlags::CREATE | ReadFlags::DELETE));
+            let is_lost = what.intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT);
+            let is_new = is_dir && what.intersects(ReadFlags::CREATE | ReadFlags::DELETE);
+            known &= !is_lost && !is_new;
             if let Some(name) = event.file_name().filter(|_| known && !is_dir) {
                 let comes = what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
                 let ends = what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_TO);
