@@ -14,6 +14,7 @@ mod dense;
 pub mod dir;
 pub mod error;
 mod gzip;
+mod made;
 pub mod tar;
 pub mod write;
 
@@ -22,6 +23,7 @@ pub use compress::{Compression, Encoder};
 pub use decompress::{decompress, decompress_ahead, decompress_any};
 pub use dir::{DirOptions, DirTarget, Loss, Lost};
 pub use error::{Error, Result};
+pub use made::Made;
 pub use tar::TarWriter;
 pub use write::{LayerWriter, Written};
 

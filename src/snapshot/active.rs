@@ -132,11 +132,13 @@ impl Active {
         Ok(Mtime { seconds: meta.mtime(), nanos: u32::try_from(meta.mtime_nsec()).unwrap_or(0) })
     }
 
-    /// Where a process may run: everything below is unpacked first. One `Active` takes either a process or a writer.
+    /// Where a process may run: everything below is unpacked. One `Active` takes either a process or a writer.
     pub fn rootfs(&mut self, cancel: &Cancel) -> Result<RootFs> {
-        unpack::ensure(&self.snapshots, &self.base, cancel)?;
         match self.snapshots.0.driver() {
-            Driver::Overlay => overlay(&self.snapshots, &self.base, self.place.path()),
+            Driver::Overlay => {
+                unpack::ensure(&self.snapshots, &self.base, cancel)?;
+                overlay(&self.snapshots, &self.base, self.place.path())
+            }
             Driver::Native => {
                 let work = match self.native.take() {
                     Some(work) => work,

@@ -117,7 +117,7 @@ impl MemoryDelta {
 
     fn keeps(&self, path: &Path, size: u64) -> bool {
         match self.keep {
-            Keep::Users => size <= MAX_KEPT && (path == Path::new("etc/passwd") || path == Path::new("etc/group")),
+            Keep::Users => is_of_users(path, size),
             #[cfg(test)]
             Keep::All => true,
         }
@@ -134,6 +134,11 @@ impl MemoryDelta {
         inner.entries.push(entry);
         Ok(())
     }
+}
+
+/// Whether a file is one of the user database's, and worth keeping.
+pub(super) fn is_of_users(path: &Path, size: u64) -> bool {
+    size <= MAX_KEPT && (path == Path::new("etc/passwd") || path == Path::new("etc/group"))
 }
 
 fn parent_mut<'a, 'p>(root: &'a mut Place, path: &'p Path) -> io::Result<(&'a mut Place, &'p OsStr)> {

@@ -11,6 +11,7 @@ mod delta;
 mod diff;
 mod disk;
 mod error;
+mod flat;
 mod folder;
 mod host;
 mod index;

@@ -10,10 +10,13 @@ use super::delta::Stack;
 use super::diff::is_same_file;
 use super::disk::DiskDelta;
 use super::error::{At, Result};
-use super::stack::Snapshot;
+use super::flat;
+use super::plan::Plan;
+use super::stack::{Snapshot, StackDelta};
 use super::stamps::{Change, Stamps};
 use super::store::Snapshots;
 use super::tree::{Node, Tree};
+use super::unpack;
 use super::waiting;
 use super::writer::DeltaWriter;
 use crate::base::Cancel;
@@ -29,22 +32,15 @@ pub(super) struct Work {
     cancel: Cancel,
 }
 
-/// Lays the snapshot out in `place/root`: takes a directory that a step left, or copies.
+/// Makes the snapshot a root directory, `place/root`: one that a step left, or a fresh one.
 pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, cancel: &Cancel) -> Result<Work> {
     let root = place.join("root");
     let before = match waiting::take(snapshots, base, place, cancel)? {
         Some(known) => known,
         None => {
-            super::active::make_root(&root)?;
-            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?);
-            let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
-            let copied = Copier::new(snapshots.tree(base)).everything(&mut writer, cancel);
-            cancel.check()?;
-            copied
-                .and_then(|()| writer.finish())
-                .and_then(|()| super::active::open_to_all(&upper, &*snapshots.tree(base)))
-                .and_then(|()| upper.save_owners(&root))
-                .at(&root)?;
+            if !unpack_layers(snapshots, base, &root, cancel)? {
+                copy(snapshots, base, &root, cancel)?;
+            }
             None
         }
     };
@@ -54,6 +50,65 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
     };
     let (snapshots, base, place) = (snapshots.clone(), base.clone(), place.to_owned());
     Ok(Work { snapshots, base, place, root, before: Some(before), cancel: cancel.clone() })
+}
+
+/// Unpacks an image's layers into the root itself, and brings that to what stands on them. False, with nothing there,
+/// where that cannot be done, or is done already: what is unpacked need only be copied.
+fn unpack_layers(snapshots: &Snapshots, base: &Snapshot, root: &Path, cancel: &Cancel) -> Result<bool> {
+    let mut layers = Vec::new();
+    for delta in base.deltas.iter() {
+        let StackDelta::Layer(layer) = delta else { break };
+        if snapshots.0.folder(delta)?.is_some() {
+            return Ok(false);
+        }
+        layers.push(Arc::clone(layer));
+    }
+    if layers.is_empty() {
+        return Ok(false);
+    }
+    let image = Snapshot { deltas: base.deltas[..layers.len()].into() };
+    let plan = match image.len() == base.len() {
+        true => None,
+        false => match Plan::new(snapshots, &image, base, image.len()).at(root)? {
+            Some(plan) => Some(plan),
+            None => return Ok(false),
+        },
+    };
+    let upper = fresh(snapshots, root)?;
+    flat::lay_out(snapshots, &layers, writer(&upper), cancel)?;
+    settle(&*snapshots.tree(&image), &upper, root).at(root)?;
+    if let Some(plan) = plan {
+        plan.carry_out(snapshots, root, cancel).at(root)?;
+    }
+    // Whatever could be suspected of a change in the same moment would have to be compared with layers, which nobody
+    // unpacks for as little.
+    std::thread::sleep(Stamps::TICK);
+    Ok(true)
+}
+
+fn copy(snapshots: &Snapshots, base: &Snapshot, root: &Path, cancel: &Cancel) -> Result<()> {
+    unpack::ensure(snapshots, base, cancel)?;
+    let upper = fresh(snapshots, root)?;
+    let mut writer = writer(&upper);
+    let copied = Copier::new(snapshots.tree(base)).everything(&mut writer, cancel);
+    cancel.check()?;
+    copied.and_then(|()| writer.finish()).and_then(|()| settle(&*snapshots.tree(base), &upper, root)).at(root)
+}
+
+/// An empty root directory.
+fn fresh(snapshots: &Snapshots, root: &Path) -> Result<Arc<DiskDelta>> {
+    super::active::make_root(root)?;
+    Ok(Arc::new(DiskDelta::open(root, snapshots.0.host()?).at(root)?))
+}
+
+fn writer(upper: &Arc<DiskDelta>) -> DeltaWriter {
+    DeltaWriter::new(Arc::clone(upper) as Arc<_>, Arc::new(Stack::new(Vec::new())))
+}
+
+/// What a root directory needs when all is there that the tree has.
+pub(super) fn settle(tree: &dyn Tree, upper: &DiskDelta, root: &Path) -> io::Result<()> {
+    super::active::open_to_all(upper, tree)?;
+    upper.save_owners(root)
 }
 
 impl Work {

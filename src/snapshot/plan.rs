@@ -11,6 +11,7 @@ use super::copy::Copier;
 use super::delta::{Delta, Name, Stack};
 use super::diff::is_same_file;
 use super::disk::DiskDelta;
+use super::native;
 use super::stack::{Snapshot, StackDelta};
 use super::stamps::Change;
 use super::store::Snapshots;
@@ -130,8 +131,7 @@ impl Plan {
             writer.set_meta(path, &node.meta)?;
         }
         writer.finish()?;
-        super::active::open_to_all(&upper, &*self.tree)?;
-        upper.save_owners(path)
+        native::settle(&*self.tree, &upper, path)
     }
 }
 

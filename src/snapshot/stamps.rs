@@ -51,6 +51,9 @@ pub(super) enum Change {
 }
 
 impl Stamps {
+    /// Clocks of file systems tick every 4 to 10 ms.
+    pub const TICK: Duration = Duration::from_millis(20);
+
     /// Looks at everything in a directory; symlinks are not followed.
     pub fn of(path: &Path, cancel: &Cancel) -> io::Result<Self> {
         // A user has so many of these: without one, the next look is at everything, too.
@@ -191,12 +194,10 @@ fn side_by_side<'a>(
 
 impl Stamp {
     pub fn of(stat: &Stat, now: SystemTime) -> Self {
-        /// Clocks of file systems tick every 4 to 10 ms.
-        const TICK: Duration = Duration::from_millis(20);
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let changed = (stat.st_ctime, stat.st_ctime_nsec as u32);
         let since = Duration::new(u64::try_from(changed.0).unwrap_or(0), changed.1);
-        let fresh = now.duration_since(UNIX_EPOCH).unwrap_or_default() < since + TICK;
+        let fresh = now.duration_since(UNIX_EPOCH).unwrap_or_default() < since + Stamps::TICK;
         Self { inode: stat.st_ino, changed, is_dir, fresh }
     }
 

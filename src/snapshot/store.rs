@@ -396,6 +396,10 @@ impl Inner {
         self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub fn count_unpacked(&self) {
+        self.unpacked.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn left(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Stamps>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,16 +2,17 @@
 //! owners on disk and in the owner store.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::testing::{Sample, apply, dir, entry, file, hard, layer_blob, link, listing, memory, memory_over, meta};
+use super::testing::{
+    Sample, apply, dir, entry, file, hard, layer_blob, link, listing, memory, memory_over, meta, store_layer,
+};
 use super::*;
 use crate::base::{Cancel, DiffId, Digest};
-use crate::image::{Descriptor, LayerBlob};
-use crate::layer::{Compression, LayerWriter};
+use crate::image::LayerBlob;
+use crate::layer::Compression;
 use crate::store::{BlobStore, MemoryBlobs};
 use crate::sys::owner::Ownership;
 use crate::sys::{Kind, Meta, Mtime, RootFs};
@@ -68,26 +69,6 @@ fn write(snapshots: &Snapshots, base: &Snapshot, samples: &[Sample]) -> Snapshot
     let mut active = snapshots.prepare(base).unwrap();
     apply(active.writer().unwrap(), samples).unwrap();
     active.commit(&Cancel::new()).unwrap()
-}
-
-/// Puts a layer of these samples into the store.
-fn store_layer(blobs: &dyn BlobStore, samples: &[Sample], compression: Compression) -> LayerBlob {
-    let mut writer = LayerWriter::new(Vec::new(), compression, None).unwrap();
-    for (entry, content) in samples {
-        let path = &entry.path;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match name.strip_prefix(".wh.") {
-            Some(".wh..opq") => writer.opaque(path.parent().unwrap()).unwrap(),
-            Some(name) => writer.whiteout(&path.with_file_name(name)).unwrap(),
-            None => writer.append(entry, &mut content.as_bytes()).unwrap(),
-        }
-    }
-    let written = writer.finish().unwrap();
-    let mut blob = blobs.create().unwrap();
-    blob.write_all(&written.out).unwrap();
-    let (digest, size) = blob.complete().unwrap();
-    let descriptor = Descriptor::new("application/vnd.oci.image.layer.v1.tar", digest, size);
-    LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) }
 }
 
 /// Layers over each other, and what they must come to.

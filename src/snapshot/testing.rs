@@ -14,7 +14,8 @@ use super::tree::Tree;
 use super::writer::DeltaWriter;
 use crate::base::{DiffId, Digest};
 use crate::image::{Descriptor, LayerBlob};
-use crate::layer::{Entry, Target};
+use crate::layer::{Compression, Entry, LayerWriter, Target};
+use crate::store::BlobStore;
 use crate::sys::{Kind, Meta, Mtime};
 
 /// An archive's entry with its content.
@@ -149,4 +150,24 @@ pub fn acts() -> impl Strategy<Value = Vec<Act>> {
         (path(), path()).prop_map(|(path, new)| Act::WriteThrough(path, new)),
     ];
     prop::collection::vec(act, 1..6)
+}
+
+/// Puts a layer of these samples into the store.
+pub fn store_layer(blobs: &dyn BlobStore, samples: &[Sample], compression: Compression) -> LayerBlob {
+    let mut writer = LayerWriter::new(Vec::new(), compression, None).unwrap();
+    for (entry, content) in samples {
+        let path = &entry.path;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match name.strip_prefix(".wh.") {
+            Some(".wh..opq") => writer.opaque(path.parent().unwrap()).unwrap(),
+            Some(name) => writer.whiteout(&path.with_file_name(name)).unwrap(),
+            None => writer.append(entry, &mut content.as_bytes()).unwrap(),
+        }
+    }
+    let written = writer.finish().unwrap();
+    let mut blob = blobs.create().unwrap();
+    blob.write_all(&written.out).unwrap();
+    let (digest, size) = blob.complete().unwrap();
+    let descriptor = Descriptor::new("application/vnd.oci.image.layer.v1.tar", digest, size);
+    LayerBlob { descriptor, diff_id: written.diff_id.unwrap_or(DiffId(digest)) }
 }

@@ -119,7 +119,7 @@ fn unpack(snapshots: &Snapshots, layer: &Arc<ImageLayer>, gates: Option<&Gates>,
         let mut active = snapshots.prepare(&Snapshot::scratch())?;
         apply(snapshots, layer, active.writer_over(Arc::new(below(snapshots, layer, gates)))?, cancel)?;
         active.commit_as(&DeltaId(hex), cancel)?;
-        inner.unpacked.fetch_add(1, Ordering::Relaxed);
+        inner.count_unpacked();
     }
     Ok(lock.remove()?)
 }
@@ -137,7 +137,7 @@ fn below(snapshots: &Snapshots, layer: &ImageLayer, gates: Option<&Gates>) -> St
     Stack::new(deltas)
 }
 
-fn apply(snapshots: &Snapshots, layer: &ImageLayer, target: &mut dyn Target, cancel: &Cancel) -> Result<()> {
+pub(super) fn apply(snapshots: &Snapshots, layer: &ImageLayer, target: &mut dyn Target, cancel: &Cancel) -> Result<()> {
     let digest = layer.blob.descriptor.digest;
     let mut stored = snapshots.0.blobs.open(&digest)?;
     let input: &mut (dyn Read + Send) = &mut *stored;
@@ -273,20 +273,52 @@ fn into_io(error: Error) -> io::Error {
 
 /// The layer's table of contents: from its file, else by reading the layer through once.
 fn table(snapshots: &Snapshots, layer: &Arc<ImageLayer>) -> Result<MemoryDelta> {
-    let inner = &snapshots.0;
-    let path = inner.dir.join("indexes").join(layer.chain.0.hex());
-    let device = u64::from_le_bytes(*layer.chain.0.as_bytes().first_chunk().unwrap_or(&[0; 8]));
-    if let Some(table) = index::read(&path, device).at(&path)? {
+    let path = table_path(snapshots, layer);
+    if let Some(table) = index::read(&path, device(layer)).at(&path)? {
         return Ok(table);
     }
-    let table = Arc::new(MemoryDelta::new(device, Keep::Users));
-    let mut writer = DeltaWriter::new(Arc::clone(&table) as Arc<_>, Arc::new(below(snapshots, layer, None)));
-    apply(snapshots, layer, &mut writer, &Cancel::new())?;
-    writer.finish().at(&path)?;
-    drop(writer);
-    inner.write_file(&path, &index::encode(&table))?;
-    inner.indexed.fetch_add(1, Ordering::Relaxed);
-    Arc::try_unwrap(table).map_err(|_| panicked())
+    let mut table = NewTable::of(snapshots, layer);
+    apply(snapshots, layer, &mut table.writer, &Cancel::new())?;
+    snapshots.0.indexed.fetch_add(1, Ordering::Relaxed);
+    table.save(snapshots)
+}
+
+fn table_path(snapshots: &Snapshots, layer: &ImageLayer) -> PathBuf {
+    snapshots.0.dir.join("indexes").join(layer.chain.0.hex())
+}
+
+/// Inodes of two tables must differ.
+fn device(layer: &ImageLayer) -> u64 {
+    u64::from_le_bytes(*layer.chain.0.as_bytes().first_chunk().unwrap_or(&[0; 8]))
+}
+
+/// A table of contents in the making.
+pub(super) struct NewTable {
+    path: PathBuf,
+    table: Arc<MemoryDelta>,
+    pub writer: DeltaWriter,
+}
+
+impl NewTable {
+    fn of(snapshots: &Snapshots, layer: &ImageLayer) -> Self {
+        let table = Arc::new(MemoryDelta::new(device(layer), Keep::Users));
+        let writer = DeltaWriter::new(Arc::clone(&table) as Arc<_>, Arc::new(below(snapshots, layer, None)));
+        Self { path: table_path(snapshots, layer), table, writer }
+    }
+
+    /// None where the layer has one.
+    pub fn unless_there(snapshots: &Snapshots, layer: &ImageLayer) -> Option<Self> {
+        (!table_path(snapshots, layer).exists()).then(|| Self::of(snapshots, layer))
+    }
+
+    /// Keeps it beside the layers.
+    pub fn save(self, snapshots: &Snapshots) -> Result<MemoryDelta> {
+        let Self { path, table, mut writer } = self;
+        writer.finish().at(&path)?;
+        drop(writer);
+        snapshots.0.write_file(&path, &index::encode(&table))?;
+        Arc::try_unwrap(table).map_err(|_| panicked())
+    }
 }
 
 impl Delta for LazyLayer {

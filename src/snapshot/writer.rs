@@ -247,7 +247,7 @@ impl DeltaWriter {
     }
 
     /// The path that an archive's entry means: its folders' symlinks followed, missing folders made.
-    fn land(&mut self, path: &Path) -> io::Result<PathBuf> {
+    pub(super) fn land(&mut self, path: &Path) -> io::Result<PathBuf> {
         let Some(name) = path.file_name() else { return Ok(PathBuf::new()) };
         let parent = path.parent().unwrap_or(Path::new(""));
         if self.dirs.contains_key(parent) {

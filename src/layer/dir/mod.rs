@@ -6,10 +6,8 @@ mod later;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -18,7 +16,7 @@ use anyhow::Context;
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
-use super::{Entry, Target};
+use super::{Entry, Made, Target};
 use crate::sys::meta::{Known, Refused};
 use crate::sys::{Kind, Meta, Parents, Root, dir, meta, root};
 use folders::{Folder, Folders};
@@ -271,7 +269,7 @@ impl DirTarget {
 
 impl Target for DirTarget {
     fn start(&mut self) -> anyhow::Result<()> {
-        self.made.0.clear();
+        self.made.clear();
         Ok(())
     }
 
@@ -310,26 +308,6 @@ impl DirOptions {
 
     fn known(&self, folder: &Folder, meta: &Meta) -> Known {
         Known { owner: !self.owners || folder.owner == Some((meta.uid, meta.gid)), mode: false }
-    }
-}
-
-/// Paths that the current layer made, those above them included.
-///
-/// Only hashes, with a key that no archive knows: layers of millions of files need no more memory than that.
-#[derive(Default)]
-struct Made(HashSet<u64>, RandomState);
-
-impl Made {
-    fn add(&mut self, path: &Path) {
-        for path in path.ancestors() {
-            if !self.0.insert(self.1.hash_one(path)) {
-                return;
-            }
-        }
-    }
-
-    fn contains(&self, path: &Path) -> bool {
-        self.0.contains(&self.1.hash_one(path))
     }
 }
 
