@@ -233,6 +233,21 @@ mod tests {
         looks.again(dir, &Cancel::new()).unwrap()
     }
 
+    /// Directories and files, and a look at them before anybody can tell their times from those of what happens next.
+    fn fresh_tree(dirs: &[&str], files: &[&str]) -> (tempfile::TempDir, Stamps) {
+        loop {
+            let started = std::time::Instant::now();
+            let temp = tempfile::tempdir().unwrap();
+            dirs.iter().for_each(|name| fs::create_dir_all(temp.path().join(name)).unwrap());
+            files.iter().for_each(|name| fs::write(temp.path().join(name), name).unwrap());
+            let looks = look(temp.path());
+            // A busy machine may take longer.
+            if started.elapsed() < Duration::from_millis(10) {
+                return (temp, looks);
+            }
+        }
+    }
+
     /// Times of a moment ago prove something by now.
     fn wait() {
         std::thread::sleep(Duration::from_millis(30));
@@ -281,15 +296,8 @@ mod tests {
         ];
         let all = || [dir(""), dir("a"), dir("b"), leaf("z"), leaf("a/f"), dir("a/sub"), leaf("a/sub/g")];
         for (number, (act, expected)) in cases.into_iter().enumerate() {
-            let temp = tempfile::tempdir().unwrap();
+            let (temp, mut fresh) = fresh_tree(&["a/sub", "b"], &["a/f", "a/sub/g", "z"]);
             let root = temp.path();
-            for name in ["a/sub", "b"] {
-                fs::create_dir_all(root.join(name)).unwrap();
-            }
-            for name in ["a/f", "a/sub/g", "z"] {
-                fs::write(root.join(name), name).unwrap();
-            }
-            let mut fresh = look(root);
             fresh.unwatch();
             wait();
             let (mut watched, mut unwatched) = (look(root), look(root));
@@ -308,11 +316,9 @@ mod tests {
 
     #[test]
     fn what_is_watched_need_not_be_looked_at() {
-        let temp = tempfile::tempdir().unwrap();
+        let (temp, _) = fresh_tree(&["a/b"], &["a/b/f", "g"]);
         let root = temp.path();
-        fs::create_dir_all(root.join("a/b")).unwrap();
-        fs::write(root.join("a/b/f"), "0").unwrap();
-        fs::write(root.join("g"), "0").unwrap();
+        wait();
         let mut looks = look(root);
         assert!(looks.watch.is_some());
         let there = looks.dirs[Path::new("a/b")].as_ptr();
@@ -323,6 +329,7 @@ mod tests {
         assert!(again(&mut looks, root).contains(&Change::Leaf("a/b/f".into())));
         fs::create_dir(root.join("a/new")).unwrap();
         again(&mut looks, root);
+        wait();
         fs::write(root.join("a/new/f"), "0").unwrap();
         assert_eq!(again(&mut looks, root).last(), Some(&Change::Leaf("a/new/f".into())), "is watched as well");
     }
