@@ -561,4 +561,24 @@ mod tests {
         assert!(open(Ownership::Stored).load(&first.save(&made)).unwrap().is_some());
         assert!(real.load(&first.save(&made)).unwrap().is_none(), "as good as pruned");
     }
+
+    #[test]
+    fn whose_files_are_is_tried_by_who_makes_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let blobs = Arc::new(crate::store::MemoryBlobs::new());
+            Snapshots::open_undecided(dir.path(), blobs, None).unwrap()
+        };
+        let first = open();
+        assert!(first.0.host.get().is_some(), "tried");
+        let second = open();
+        assert_eq!(second.ownership(), first.ownership());
+        // Where owners are stored, modes bind some processes and not others: each tries.
+        assert_eq!(second.0.host.get().is_none(), first.ownership() == Ownership::Real, "noted");
+        assert_eq!(second.0.host().unwrap(), first.0.host().unwrap(), "tried when it is needed");
+        fs::write(dir.path().join("meaning"), "ids-of-others").unwrap();
+        let third = open();
+        assert!(third.0.host.get().is_some(), "a note that says nothing of this process");
+        assert_ne!(third.dir(), dir.path());
+    }
 }
