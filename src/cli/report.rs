@@ -2,9 +2,12 @@
 //! and the number that scripts get.
 
 use std::fmt::Write as _;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
 use crate::engine::remote::reach;
 use crate::engine::{StepFailed, containers};
@@ -35,7 +38,7 @@ struct Kind<'a> {
 /// Describes an error for a person who stands in `cwd`. `face` is the name that the message begins with.
 pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Report {
     // A reader that went away (`dockless images | head -1`) is no failure to talk about.
-    if error.chain().any(is_broken_pipe) {
+    if error.chain().any(is_broken_pipe) && (is_unread(std::io::stdout()) || is_unread(std::io::stderr())) {
         return Report { exit: Exit::Process(128 + 13), text: String::new() };
     }
     let kind = classify(error);
@@ -81,6 +84,30 @@ fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// Whether nobody reads any more what is written here. A registry or a program of ours that hung up breaks a pipe too.
+fn is_unread(fd: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(&fd, PollFlags::OUT)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut asked, Some(&now)), Ok(1))
+        && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// An error and what it came of.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// What the disk, its rights or its owner's limits refuse, whatever was asked for.
+fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied | OutOfMemory)
+            || matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::MFILE | Errno::NFILE))
+    })
+}
+
 fn classify(error: &anyhow::Error) -> Kind<'_> {
     let mut kind = Kind { exit: Exit::Failure, hint: None, step: None, dockerfile: None, config: None };
     for cause in error.chain() {
@@ -119,7 +146,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     if let Some(error) = cause.downcast_ref::<StepFailed>() {
         // A step that ran no process either cannot do what its instruction says, or failed for a reason that is known
         // further down the chain.
-        return Some((if error.process.is_some() { Exit::Step } else { Exit::Dockerfile }, None));
+        let exit = match &error.process {
+            Some(_) => Exit::Step,
+            None if error.source.chain().any(is_of_the_machine) => Exit::Failure,
+            None => Exit::Dockerfile,
+        };
+        return Some((exit, None));
     }
     if cause.is::<ForeignPlatform>() {
         let hint = "register one with binfmt_misc (Debian: qemu-user-static), or leave the platform off --platform; \
@@ -164,6 +196,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             image::Error::Blob(inner) => known(inner),
             image::Error::Cancelled(_) | image::Error::Io { .. } => None,
             image::Error::Reference(_) | image::Error::Ambiguous { .. } => Some((Exit::Usage, None)),
+            error if causes(error).any(is_of_the_machine) => None,
             _ => Some((Exit::Image, None)),
         };
     }
@@ -303,8 +336,31 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_not_talked_about() {
-        let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("write");
-        assert_eq!(report(&error, "dockless", Path::new("/"), false).text, "");
+    fn what_the_machine_refuses_is_not_the_dockerfile_s_fault() {
+        let copy = |errno: Errno| -> anyhow::Error {
+            let source = anyhow::Error::from(std::io::Error::from(errno)).context("copy /f to /f");
+            let Ok(failed) = failed().downcast::<StepFailed>() else { unreachable!("it is one") };
+            StepFailed { process: None, source, ..failed }.into()
+        };
+        for (errno, exit) in [
+            (Errno::NOSPC, Exit::Failure),
+            (Errno::ACCESS, Exit::Failure),
+            (Errno::IO, Exit::Failure),
+            (Errno::NOTDIR, Exit::Dockerfile),
+            (Errno::NAMETOOLONG, Exit::Dockerfile),
+        ] {
+            assert_eq!(report(&copy(errno), "dockless", Path::new("/"), false).exit, exit, "{errno}");
+        }
+    }
+
+    /// A registry that hung up in the middle of a push looked like it, and nothing was said.
+    #[test]
+    fn only_a_reader_of_ours_that_went_away_is_not_talked_about() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!is_unread(&writer));
+        drop(reader);
+        assert!(is_unread(&writer));
+        let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("push");
+        assert_eq!(report(&error, "dockless", Path::new("/"), false).text, "dockless: push: broken pipe\n");
     }
 }
