@@ -249,17 +249,36 @@ fn a_cancelled_build_step_ends_with_the_signal_s_number() {
     let Some(place) = Place::with_base("a_cancelled_build_step_ends_with_the_signal_s_number") else { return };
     place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUN echo started; sleep 1000\n");
     let mut command = place.command("dockless");
-    command.args(["build", "--progress", "plain", "."]).stderr(Stdio::piped());
-    let mut build = command.spawn().unwrap();
+    command.args(["build", "--progress", "plain", "."]);
+    let (code, rest) = signalled(&mut command, Signal::SIGINT);
+    assert_eq!(code, Some(130), "{rest}");
+    assert!(rest.contains("stopped by SIGINT"), "{rest}");
+}
+
+/// The build was stopped when the terminal that it was started from was closed.
+#[test]
+fn what_nohup_started_goes_on_after_a_hangup() {
+    let Some(place) = Place::with_base("what_nohup_started_goes_on_after_a_hangup") else { return };
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUN echo started; sleep 1; echo ended\n");
+    let mut command = Command::new("nohup");
+    command.arg(place.command("dockless").get_program()).args(["build", "--progress", "plain", "."]);
+    command.current_dir(place.work()).env("DOCKLESS_STATE", place.state()).stdin(Stdio::null()).stdout(Stdio::null());
+    let (code, rest) = signalled(&mut command, Signal::SIGHUP);
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("ended"), "{rest}");
+}
+
+/// Sends a signal once a step has said "started"; the exit code, and what was said from then on.
+fn signalled(command: &mut Command, signal: Signal) -> (Option<i32>, String) {
+    let mut build = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut err = std::io::BufReader::new(build.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("started") || line.contains("RUN") {
         line.clear();
         assert_ne!(std::io::BufRead::read_line(&mut err, &mut line).unwrap(), 0, "the step never started");
     }
-    kill(Pid::from_raw(build.id().cast_signed()), Signal::SIGINT).unwrap();
+    kill(Pid::from_raw(build.id().cast_signed()), signal).unwrap();
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut err, &mut rest).unwrap();
-    assert_eq!(build.wait().unwrap().code(), Some(130), "{rest}");
-    assert!(rest.contains("stopped by SIGINT"), "{rest}");
+    (build.wait().unwrap().code(), rest)
 }
