@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
     build_args: Vec<String>,
     /// Label of the image
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = flags::key_value)]
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = flags::label)]
     labels: Vec<(String, String)>,
     /// What to build for, such as linux/arm64; several joined by commas
     #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
