@@ -34,7 +34,7 @@ use crate::base::Env;
 use crate::engine::Settings;
 
 use exit::Exit;
-use faces::{buildctl, docker, dockless, img, oci_build};
+use faces::{buildctl, docker, dockless, img, kaniko, oci_build};
 use session::{Chosen, Face, Session};
 use verbs::resource;
 
@@ -69,6 +69,10 @@ pub fn main(env: Env) -> ExitCode {
         "build" => parsed(Face::Build, env, &words, |_: oci_build::OciBuild, env| {
             let chosen = oci_build::chosen(&env);
             finish(&Session::new(env, Face::Build, chosen), oci_build::run)
+        }),
+        "executor" => parsed(Face::Kaniko, env, &words, |args: kaniko::Kaniko, env| {
+            log(args.debug());
+            finish(&Session::new(env, Face::Kaniko, Chosen::default()), |session| kaniko::run(&args, session))
         }),
         "check" | "in" | "out" => {
             // The protocol has no flags: the word before the folder is the program's own name.

@@ -27,6 +27,8 @@ pub enum Face {
     Buildctl,
     /// `build`, the program of oci-build-task and builder-task.
     Build,
+    /// kaniko's executor.
+    Kaniko,
     /// `check`, `in` and `out`.
     Resource,
 }
@@ -40,6 +42,7 @@ impl Face {
             Self::Img => "img",
             Self::Buildctl => "buildctl",
             Self::Build => "build",
+            Self::Kaniko => "executor",
             Self::Resource => "resource",
         }
     }
@@ -48,7 +51,7 @@ impl Face {
         match self {
             Self::Dockless => exit.code(),
             Self::Docker => exit.as_docker(),
-            Self::Img | Self::Buildctl | Self::Build | Self::Resource => exit.as_plain(),
+            Self::Img | Self::Buildctl | Self::Build | Self::Kaniko | Self::Resource => exit.as_plain(),
         }
     }
 }

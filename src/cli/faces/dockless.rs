@@ -132,7 +132,7 @@ Inside
   man, completion
 
 As docker groups them: image, container, builder, buildx, system, network, volume.
-Called as docker, img, buildctl, build, check, in or out, dockless is that tool.
+Called as docker, img, buildctl, executor (kaniko's), build, check, in or out, dockless is that tool.
 
 Options
       --state DIR         where images and caches are [default: $DOCKLESS_STATE, else

@@ -6,7 +6,6 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::Parser;
 use serde_json::Value;
 
 use crate::base::Digest;
@@ -174,7 +173,7 @@ fn order(planned: &Planned, args: &Args, session: &Session) -> anyhow::Result<bu
         words.extend(value.iter().map(|value| format!("--{name}={value}")));
     }
     words.extend(bake::words(&target));
-    let mut order = Words::try_parse_from(words).map_err(|error| usage(error.to_string()))?.build;
+    let mut order = build::Args::of_words(words)?;
     order.inline_dockerfile = target.dockerfile_inline;
     order.admit(session)?;
     Ok(order)
@@ -237,14 +236,6 @@ fn list(what: &str, definition: &Definition) -> anyhow::Result<Exit> {
     }
     out.finish()?;
     Ok(Exit::Success)
-}
-
-/// `build`'s own words.
-#[derive(Debug, Parser)]
-#[command(name = "build", no_binary_name = true)]
-struct Words {
-    #[command(flatten)]
-    build: build::Args,
 }
 
 /// What is to be done, and what is known of the targets that are done.

@@ -4,6 +4,8 @@ mod plan;
 
 use std::path::PathBuf;
 
+use clap::Parser as _;
+
 use crate::base::{Platform, Reference};
 use crate::cli::cache;
 use crate::cli::call::{self, Asked};
@@ -177,7 +179,20 @@ pub fn run(mut args: Args, session: &Session) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// `build`'s own words.
+#[derive(Debug, clap::Parser)]
+#[command(name = "build", no_binary_name = true)]
+struct Words {
+    #[command(flatten)]
+    build: Args,
+}
+
 impl Args {
+    /// A build in words that nobody typed: what a bake file or another tool's command line means.
+    pub fn of_words(words: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
+        Ok(Words::try_parse_from(words).map_err(|error| usage(error.to_string()))?.build)
+    }
+
     /// Refuses what would change the result and is not done; says what is ignored.
     pub fn admit(&self, session: &Session) -> anyhow::Result<()> {
         refuse(self)?;
