@@ -23,7 +23,7 @@ COPY --chmod=0755 ${BINARY} /usr/local/bin/dockless
 # pipelines that were written for kaniko its executor.
 RUN <<EOF
 set -eu
-for face in docker img buildctl buildctl-daemonless.sh build; do
+for face in docker docker-compose img buildctl buildctl-daemonless.sh build; do
     ln -s dockless "/usr/local/bin/$face"
 done
 mkdir -p /kaniko /opt/resource

@@ -43,8 +43,13 @@ pub fn main(env: Env) -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let name = words.first().and_then(|word| Path::new(word).file_name()).unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
+    let mut words = words;
+    if name == "docker-compose" {
+        words[0] = "docker".into();
+        words.insert(1, "compose".into());
+    }
     let code = match name.as_str() {
-        "docker" => parsed(Face::Docker, env, &words, |docker: docker::Docker, env| {
+        "docker" | "docker-compose" => parsed(Face::Docker, env, &words, |docker: docker::Docker, env| {
             // Docker's flag for what is otherwise a variable.
             let env = match &docker.config {
                 Some(dir) => env.with("DOCKER_CONFIG", dir),
@@ -76,7 +81,6 @@ pub fn main(env: Env) -> ExitCode {
         }),
         "check" | "in" | "out" => {
             // The protocol has no flags: the word before the folder is the program's own name.
-            let mut words = words;
             words[0] = "resource".into();
             words.insert(1, name.into());
             parsed(Face::Resource, env, &words, |args: Resource, env| {

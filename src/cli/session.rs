@@ -97,6 +97,12 @@ impl Session {
         }
     }
 
+    /// The same run for somebody who stands in another folder, with the same state.
+    pub fn at(&self, cwd: &Path) -> Self {
+        let chosen = Chosen { state: Some(self.state_dir()), ..self.chosen.clone() };
+        Self::new(self.env.clone().at(cwd), self.face, chosen)
+    }
+
     /// For verbs that chown, mount or run something: moves this process into a user namespace where that helps.
     /// Must come before anything else of the session is asked for.
     pub fn enter_namespace(&self) -> anyhow::Result<()> {

@@ -190,7 +190,13 @@ struct Words {
 impl Args {
     /// A build in words that nobody typed: what a bake file or another tool's command line means.
     pub fn of_words(words: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
-        Ok(Words::try_parse_from(words).map_err(|error| usage(error.to_string()))?.build)
+        let parsed = Words::try_parse_from(words).map_err(|error| {
+            // Without clap's advice on what to type, which nobody did.
+            let text = error.to_string();
+            let sentence = text.split("\n\n").next().unwrap_or_default();
+            usage(sentence.trim_start_matches("error: "))
+        });
+        Ok(parsed?.build)
     }
 
     /// Refuses what would change the result and is not done; says what is ignored.
