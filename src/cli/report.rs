@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::engine::remote::reach;
 use crate::engine::{StepFailed, containers};
 use crate::ops::ForeignPlatform;
-use crate::{exec, frontend, image, registry, remote, store, task};
+use crate::{exec, frontend, image, registry, remote, source, store, task};
 
 use super::exit::{Exit, Hinted, Missing, Unsupported, Usage};
 use super::hidden::relative;
@@ -173,6 +173,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             exec::Error::NotExecutable { .. } => Some((Exit::Process(126), None)),
             exec::Error::Cancelled(_) => None,
         };
+    }
+    // What is not there today may be tomorrow.
+    if matches!(cause.downcast_ref(), Some(source::HttpError::Failed { .. }))
+        || matches!(cause.downcast_ref(), Some(source::GitError::Failed { .. } | source::GitError::NoGit { .. }))
+    {
+        return Some((Exit::Failure, None));
     }
     if let Some(remote::Error::Connect { address, .. } | remote::Error::Protocol { address, .. }) = cause.downcast_ref()
     {
@@ -351,6 +357,8 @@ mod tests {
         ] {
             assert_eq!(report(&copy(errno), "dockless", Path::new("/"), false).exit, exit, "{errno}");
         }
+        let failed = || source::HttpError::Failed { url: "http://x".into(), reason: "503".into() };
+        assert_eq!(report(&failed().into(), "dockless", Path::new("/"), false).exit, Exit::Failure);
     }
 
     /// A registry that hung up in the middle of a push looked like it, and nothing was said.

@@ -230,6 +230,31 @@ fn a_bake_file_builds_its_targets() {
 }
 
 #[test]
+fn a_dockerfile_may_come_through_a_pipe() {
+    let place = Place::empty();
+    place.write("x", "x\n");
+    let build = |dockerfile: &str| {
+        // What `-f <(…)` is for the program.
+        let (read, mut write) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut write, dockerfile.as_bytes()).unwrap();
+        drop(write);
+        ended(place.command("dockless").args(["build", "-q", "-f", "/dev/stdin", "."]).stdin(read))
+    };
+    build("FROM scratch\nCOPY x /\n").ok();
+    assert!(build("FROM scratch\nCOPIE x /\n").fails_with(3).contains("/dev/stdin:2"));
+    std::fs::create_dir(place.at("dir")).unwrap();
+    assert!(place.dockless("build -f dir .").fails_with(2).contains("dir is a folder"));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_shown_where_it_is_written() {
+    let place = Place::empty();
+    place.write("Dockerfile", "FROM scratch\nADD http://127.0.0.1:1/x /\n");
+    let err = place.dockless("build .").fails_with(1);
+    assert!(err.contains("--> Dockerfile:2:1") && err.contains("get http://127.0.0.1:1/x"), "{err}");
+}
+
+#[test]
 fn compose_builds_the_images_of_services() {
     let Some(place) = Place::with_base("compose_builds_the_images_of_services") else { return };
     place.write("proj/.env", "TAG=7 # of the day\nWORD=\"from $TAG\"\n");
