@@ -200,6 +200,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         return match error {
             // A transparent error hides what it holds from the chain.
             image::Error::Blob(inner) => known(inner),
+            // What a decompressor says of a stream is no word of the system's.
+            image::Error::Io { source, .. } if source.raw_os_error().is_none() => Some((Exit::Image, None)),
             image::Error::Cancelled(_) | image::Error::Io { .. } => None,
             image::Error::Reference(_) | image::Error::Ambiguous { .. } => Some((Exit::Usage, None)),
             error if causes(error).any(is_of_the_machine) => None,
@@ -356,6 +358,13 @@ mod tests {
             (Errno::NAMETOOLONG, Exit::Dockerfile),
         ] {
             assert_eq!(report(&copy(errno), "dockless", Path::new("/"), false).exit, exit, "{errno}");
+        }
+        let read = |source| image::Error::Io { path: "/x.tar".to_owned(), source };
+        for (error, exit) in [
+            (read(std::io::Error::from(Errno::NOENT)), Exit::Failure),
+            (read(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "incomplete deflate stream")), Exit::Image),
+        ] {
+            assert_eq!(report(&error.into(), "dockless", Path::new("/"), false).exit, exit);
         }
         let failed = || source::HttpError::Failed { url: "http://x".into(), reason: "503".into() };
         assert_eq!(report(&failed().into(), "dockless", Path::new("/"), false).exit, Exit::Failure);
