@@ -127,7 +127,10 @@ fn an_unknown_key_is_shown_with_its_line() {
     let err = place.dockless("task").fails_with(2);
     assert!(err.contains("--> dockless.yml:4:5") && err.contains("4 |     rootsf: true"), "{err}");
     assert!(err.contains("unknown field `rootsf`"), "{err}");
-    place.dockless("task --config absent.yml").fails_with(1);
+    place.dockless("task --config absent.yml").fails_with(8);
+    // Told before the build, which would be told of first.
+    let err = place.dockless("task --config /dev/null --output dockless.yml -- false").fails_with(2);
+    assert!(err.contains("dockless.yml is not a folder"), "{err}");
 }
 
 #[test]

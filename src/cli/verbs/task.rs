@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::Context as _;
 
 use super::trim;
-use crate::cli::exit::{Exit, usage};
+use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::limits::LimitArgs;
 use crate::cli::session::{LOST_ENGINES, Session};
 use crate::engine::place::VARIABLE;
@@ -117,6 +117,10 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         (None, None, Some(file)) => dir.join(file),
         (None, None, None) => dir.join(OUTPUT),
     };
+    // Now, and not after an hour of building.
+    if output.exists() && !output.is_dir() {
+        return Err(usage(format!("output {} is not a folder", output.display())));
+    }
     let limits = args.limits.read(session)?;
     let state = session.state()?;
     let tmp = state.tmp()?;
@@ -184,6 +188,9 @@ fn read_config(args: &Args, dir: &Path, session: &Session) -> anyhow::Result<Con
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !wanted => return Ok(Config::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(missing(format!("{}: {error}", path.display())));
+        }
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
     let shown = path.strip_prefix(session.env.cwd()).unwrap_or(&path);
