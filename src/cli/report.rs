@@ -9,6 +9,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use crate::base::causes;
 use crate::engine::remote::reach;
 use crate::engine::{StepFailed, containers};
 use crate::ops::ForeignPlatform;
@@ -57,27 +58,11 @@ pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Re
         let _ = writeln!(text, "{face}: stopped by {}", signal.as_str());
         return Report { exit: Exit::Process(128 + signal as u8), text };
     }
-    let _ = writeln!(text, "{face}: {}", chain(error));
+    let _ = writeln!(text, "{face}: {}", causes::line(error));
     if let Some(hint) = kind.hint {
         let _ = writeln!(text, "hint: {hint}");
     }
     Report { exit: kind.exit, text }
-}
-
-/// All causes on one line, without what a later one says again.
-fn chain(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let words = cause.to_string();
-        if words.is_empty() || line.ends_with(&words) {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&words);
-    }
-    line
 }
 
 fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
@@ -93,7 +78,7 @@ fn is_unread(fd: impl AsFd) -> bool {
 }
 
 /// An error and what it came of.
-fn causes<'a>(
+fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |error| error.source())
@@ -204,7 +189,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             image::Error::Io { source, .. } if source.raw_os_error().is_none() => Some((Exit::Image, None)),
             image::Error::Cancelled(_) | image::Error::Io { .. } => None,
             image::Error::Reference(_) | image::Error::Ambiguous { .. } => Some((Exit::Usage, None)),
-            error if causes(error).any(is_of_the_machine) => None,
+            error if chain(error).any(is_of_the_machine) => None,
             _ => Some((Exit::Image, None)),
         };
     }
