@@ -106,6 +106,10 @@ fn classify(error: &anyhow::Error) -> Kind<'_> {
         kind.dockerfile = kind.dockerfile.or_else(|| cause.downcast_ref());
         kind.config = kind.config.or_else(|| cause.downcast_ref());
     }
+    // A program of a step that is not there is no program that was run for its code.
+    if let (Some(_), Exit::Process(_)) = (kind.step, kind.exit) {
+        kind.exit = Exit::Step;
+    }
     // A container that could not be made is one number, whatever the cause.
     if error.chain().any(|cause| cause.is::<SetupFailed>()) {
         kind.exit = SetupFailed::EXIT;
@@ -344,6 +348,10 @@ mod tests {
         ] {
             assert_eq!(report(&copy(errno), "dockless", Path::new("/"), false).exit, exit, "{errno}");
         }
+        let Ok(step) = failed().downcast::<StepFailed>() else { unreachable!("it is one") };
+        let absent = exec::Error::NotFound { path: "/bin/sh".into() };
+        let absent = StepFailed { process: None, source: absent.into(), ..step };
+        assert_eq!(report(&absent.into(), "dockless", Path::new("/"), false).exit, Exit::Step);
         let read = |source| image::Error::Io { path: "/x.tar".to_owned(), source };
         for (error, exit) in [
             (read(std::io::Error::from(Errno::NOENT)), Exit::Failure),
