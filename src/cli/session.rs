@@ -67,6 +67,18 @@ pub struct Chosen {
     pub debug: bool,
 }
 
+/// The variable that says how steps are boxed, to every face and to processes of ours.
+pub const ISOLATION: &str = "DOCKLESS_ISOLATION";
+
+impl Chosen {
+    /// What the surroundings choose where no word does.
+    pub fn of(env: &Env) -> anyhow::Result<Self> {
+        let wanted = env.nonempty(ISOLATION).map(str::parse).transpose();
+        let isolation = wanted.map_err(|error| usage(format!("{ISOLATION}: {error}")))?.unwrap_or_default();
+        Ok(Self { settings: Settings { isolation, ..Settings::default() }, ..Self::default() })
+    }
+}
+
 /// One run of dockless.
 pub struct Session {
     pub env: Env,
@@ -112,6 +124,11 @@ impl Session {
 
     pub fn settings(&self) -> &Settings {
         &self.chosen.settings
+    }
+
+    /// For a process of ours that goes on with this one's work.
+    pub fn isolation(&self) -> String {
+        self.chosen.settings.isolation.to_string()
     }
 
     pub fn state_dir(&self) -> PathBuf {

@@ -144,6 +144,25 @@ fn the_tool_variables_are_set_where_they_are_unset() {
     assert_eq!(ended(&mut command).ok(), "mine\n");
 }
 
+/// Faces boxed steps as they thought best, whatever the task, or its parameter, said.
+#[test]
+fn the_isolation_of_a_task_is_that_of_its_faces() {
+    let place = Place::empty();
+    let out = place.run("dockless", ["--isolation", "rewrite", "task", "--", "sh", "-c", "echo $DOCKLESS_ISOLATION"]);
+    assert_eq!(out.ok(), "rewrite\n");
+    for (face, words, code) in [("docker", "images", 125), ("img", "ls", 1), ("buildctl", "du", 1), ("check", "", 1)] {
+        let images = |isolation| {
+            let mut command = place.command(face);
+            ended(command.args(words.split_whitespace()).env("DOCKLESS_ISOLATION", isolation))
+        };
+        assert!(images("none").fails_with(code).contains("DOCKLESS_ISOLATION: \"none\" is not known"), "{face}");
+        if face != "check" {
+            images("rewrite").ok();
+            images("").ok();
+        }
+    }
+}
+
 #[test]
 fn img_unpack_of_the_older_tool_finds_the_one_tag_that_was_built() {
     let Some(place) = project("img_unpack_of_the_older_tool_finds_the_one_tag_that_was_built") else { return };

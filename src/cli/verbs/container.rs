@@ -233,7 +233,7 @@ fn detach(container: &Container, rm: bool, session: &Session) -> anyhow::Result<
     command
         .arg("--state")
         .arg(session.state_dir())
-        .args(["start", "--attach", &container.id])
+        .args(["--isolation", &session.isolation(), "start", "--attach", &container.id])
         .args(rm.then_some("--rm"))
         .stdin(Stdio::null())
         .stdout(out)

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::trim;
 use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::limits::LimitArgs;
-use crate::cli::session::{LOST_ENGINES, Session};
+use crate::cli::session::{ISOLATION, LOST_ENGINES, Session};
 use crate::engine::place::VARIABLE;
 use crate::task::config::{self, Config, Wanted};
 use crate::task::journal::{self, Journal};
@@ -158,7 +158,14 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
             Some(engine) => engine,
             None => session.places()?.to_string(),
         };
-        let place = stages::Place { program: &program, state: &state_dir, engine: &engine, folder, tmp: &tmp };
+        let place = stages::Place {
+            program: &program,
+            state: &state_dir,
+            engine: &engine,
+            isolation: &session.isolation(),
+            folder,
+            tmp: &tmp,
+        };
         stages::pick(record, &item.stages, &place, &cancel)
     };
     let warnings = Mutex::new(Vec::new());
@@ -223,8 +230,9 @@ fn native_build(
         ("DOCKLESS_STATE".into(), session.state_dir().into_os_string()),
         (journal::VARIABLE.into(), journal.path().into()),
     ];
-    // Its faces build where this task was told to, whatever said it.
+    // Its faces build where and how this task was told to, whatever said it.
     variables.push((VARIABLE.into(), session.places()?.to_string().into()));
+    variables.push((ISOLATION.into(), session.isolation().into()));
     variables.push((native::DIR.into(), dir.into()));
     for (name, value) in faces::VARIABLES {
         if env.var_os(name).is_none() {

@@ -257,8 +257,11 @@ impl Kaniko {
             }
         }
         let registry = self.registries.settings(&self.destinations, &env)?;
-        let chosen =
-            Chosen { settings: Settings { registry, ..Settings::default() }, debug: self.debug(), ..Chosen::default() };
+        let chosen = Chosen {
+            settings: Settings { registry, ..outer.settings().clone() },
+            debug: self.debug(),
+            ..Chosen::default()
+        };
         Ok(Session::new(env, Face::Kaniko, chosen))
     }
 
