@@ -2,7 +2,7 @@
 //! that cannot be read is no record, so a torn disk costs a rebuild and nothing else.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,7 @@ use super::used::Used;
 use crate::base::{Cancel, Digest};
 use crate::solver::{CacheStore, Record};
 use crate::store::lock::FileLock;
+use crate::sys::quiet;
 
 /// Longer than any record; what is longer is not ours.
 const MAX_RECORD: u64 = 1 << 20;
@@ -99,7 +100,7 @@ impl DiskCache {
     /// A record with the time at which it was made. Unlike a build's, this look is no use.
     fn look(&self, key: &Digest) -> anyhow::Result<Option<(Record, SystemTime)>> {
         let path = self.path(key);
-        let file = match File::open(&path) {
+        let file = match quiet::file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.with_context(|| format!("open {}", path.display()))?,
         };

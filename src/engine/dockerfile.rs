@@ -18,6 +18,7 @@ use crate::frontend::{self, Input, NamedContext};
 use crate::llb::pb;
 use crate::ops::Machine;
 use crate::snapshot::{self, Tree};
+use crate::sys::quiet;
 
 /// What was read. The temporary directories live as long as this.
 pub struct Prepared {
@@ -238,7 +239,7 @@ fn read_text(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(meta) if meta.len() > MAX_TEXT => {
             Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {MAX_TEXT} bytes")))
         }
-        Ok(_) => fs::read(path).map(Some),
+        Ok(_) => quiet::read(path).map(Some),
     }
 }
 

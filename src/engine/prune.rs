@@ -1,6 +1,6 @@
 //! Frees what can be made again: build cache, unpacked layers, cache mounts, leftovers of killed processes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -118,19 +118,20 @@ fn caches(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> a
     }
     let going = going(&things, keep, room, &needed, now);
     let is_going = |kind, id: &str| going.contains(&(kind, id.to_owned()));
-    let deltas: BTreeSet<&str> =
-        things.iter().filter(|thing| thing.kind == UsageKind::Snapshot).map(|thing| &*thing.id).collect();
-    if deltas.iter().any(|id| is_going(UsageKind::Snapshot, id)) || takes_all(keep) {
-        // What is no delta is an index of a layer that nobody unpacked.
-        let is_kept = |id: &str| match deltas.contains(id) {
-            true => !is_going(UsageKind::Snapshot, id),
-            false => !takes_all(keep),
+    let of_snapshots = |kind: &UsageKind| matches!(kind, UsageKind::Snapshot | UsageKind::Root);
+    if takes_all(keep) || going.iter().any(|(kind, _)| of_snapshots(kind)) {
+        let known: BTreeMap<&str, UsageKind> =
+            things.iter().filter(|thing| of_snapshots(&thing.kind)).map(|thing| (&*thing.id, thing.kind)).collect();
+        // What is neither is an index of a layer that nobody unpacked.
+        let is_kept = |id: &str| match known.get(id) {
+            Some(kind) => !is_going(*kind, id),
+            None => !takes_all(keep),
         };
         match state.snapshots()?.prune(&|id| is_kept(&id.to_string())) {
             Err(snapshot::Error::Busy { .. }) => pruned.busy = true,
             done => {
                 pruned.bytes += done?.bytes;
-                let gone = going.iter().filter(|(kind, _)| *kind == UsageKind::Snapshot);
+                let gone = going.iter().filter(|(kind, _)| of_snapshots(kind));
                 pruned.removed.extend(gone.map(|(_, id)| id.clone()));
             }
         }
@@ -149,7 +150,8 @@ fn caches(state: &State, keep: &Keep, now: SystemTime, pruned: &mut Pruned) -> a
     Ok(())
 }
 
-/// What goes of what can be made again: the newest things are looked at first, as long as there is room for them.
+/// What goes of what can be made again: the newest things are looked at first, as long as there is room for them; waiting
+/// root directories last, which only copy what is elsewhere.
 fn going(
     things: &[Usage],
     keep: &Keep,
@@ -158,7 +160,7 @@ fn going(
     now: SystemTime,
 ) -> BTreeSet<(UsageKind, String)> {
     let mut order: Vec<&Usage> = things.iter().collect();
-    order.sort_by_key(|thing| std::cmp::Reverse(thing.last_used));
+    order.sort_by_key(|thing| (thing.kind == UsageKind::Root, std::cmp::Reverse(thing.last_used)));
     let needed: BTreeSet<String> = needed.iter().map(DeltaId::to_string).collect();
     let mut going = BTreeSet::new();
     for thing in order {
@@ -263,5 +265,31 @@ mod tests {
         assert!(!is_new(&keep, Some(now - Duration::from_secs(61)), now));
         assert!(!is_new(&keep, None, now), "never used");
         assert!(!is_new(&Keep::default(), Some(now), now));
+    }
+
+    #[test]
+    fn what_only_copies_goes_before_what_is_older() {
+        let now = SystemTime::now();
+        let thing = |kind, id: &str, bytes, age| Usage {
+            kind,
+            id: id.to_owned(),
+            description: String::new(),
+            bytes,
+            last_used: Some(now - Duration::from_secs(age)),
+            in_use: false,
+        };
+        let things = [
+            thing(UsageKind::Root, "root", 50, 1),
+            thing(UsageKind::Snapshot, "new", 40, 2),
+            thing(UsageKind::Snapshot, "old", 40, 3),
+        ];
+        let cases: [(u64, &[&str]); 4] =
+            [(130, &[]), (100, &["root"]), (60, &["old", "root"]), (0, &["new", "old", "root"])];
+        for (room, expected) in cases {
+            let gone = going(&things, &Keep::default(), room, &BTreeSet::new(), now);
+            let mut gone: Vec<_> = gone.into_iter().map(|(_, id)| id).collect();
+            gone.sort();
+            assert_eq!(gone, expected, "{room}");
+        }
     }
 }

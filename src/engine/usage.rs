@@ -23,6 +23,8 @@ pub enum UsageKind {
     Blob,
     /// Files of steps and of unpacked layers.
     Snapshot,
+    /// A whole root file system that a step left for the next one, where none can be mounted.
+    Root,
     CacheMount,
     /// Copies of git repositories, downloads, digests of context files.
     Source,
@@ -162,7 +164,7 @@ fn snapshots(state: &State) -> anyhow::Result<Vec<Usage>> {
     Ok(usage
         .into_iter()
         .map(|delta| Usage {
-            kind: UsageKind::Snapshot,
+            kind: if delta.is_root { UsageKind::Root } else { UsageKind::Snapshot },
             id: delta.id.to_string(),
             description: String::new(),
             bytes: delta.bytes,

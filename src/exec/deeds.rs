@@ -3,14 +3,15 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 use rustix::mount::MountFlags;
 
 use super::mount_point::{self, Made};
-use super::plan::{HostPath, Kind, ROOT, Source, Step};
+use super::overlay::overlay;
+use super::plan::{Kind, ROOT, Source, Step};
 use super::wire::Failure;
 use crate::sys::mount::{self, descriptor_path};
 use crate::sys::{Owner, Root, net};
@@ -20,6 +21,8 @@ use crate::sys::{Owner, Root, net};
 pub struct Ground {
     root: Option<Root>,
     made: Vec<Made>,
+    /// What was mounted last, if it is a file system of its own: no other mount is below it yet.
+    alone: Option<String>,
     read_only: bool,
 }
 
@@ -38,6 +41,7 @@ impl Ground {
     }
 
     fn attempt(&mut self, step: &Step) -> io::Result<()> {
+        let alone = self.alone.take();
         match step {
             Step::PrivateMounts => mount::make_private(),
             Step::Scratch { at } => {
@@ -47,6 +51,7 @@ impl Ground {
             Step::WriteFile { name, content, mode, uid, gid } => write_file(name, &content.0, *mode, (*uid, *gid)),
             Step::Overlay { name, lower, upper, work } => {
                 overlay(name, lower, upper.as_ref(), work.as_ref())?;
+                self.alone = (name == ROOT).then(|| "/".to_owned());
                 self.built(name)
             }
             Step::Directory { name, directory } => {
@@ -54,7 +59,10 @@ impl Ground {
                 mount::bind(directory.as_ref(), Path::new(name), true)?;
                 self.built(name)
             }
-            Step::Mount { kind, target, options } => self.mount(*kind, target, options),
+            Step::Mount { kind, target, options } => {
+                self.alone = Some(target.clone());
+                self.mount(*kind, target, options)
+            }
             Step::Bind { from, target, recursive, read_only } => self.bind(from, target, *recursive, *read_only),
             Step::Symlink { target, to } => {
                 let (parent, name) = self.root()?.parent(Path::new(target))?;
@@ -65,7 +73,8 @@ impl Ground {
             Step::NoDevices { target } => self.if_there(target, |place, kind| match kind {
                 FileType::Directory => {
                     mount::forbid_devices(place)?;
-                    and_below(place, mount::forbid_devices)
+                    // The kernel's list of mounts names every layer of the root.
+                    if alone.as_ref() == Some(target) { Ok(()) } else { and_below(place, mount::forbid_devices) }
                 }
                 // A device that was asked for by its name.
                 _ => Ok(()),
@@ -193,38 +202,6 @@ fn write_file(name: &str, content: &[u8], mode: u32, owner: (u32, u32)) -> io::R
         }
     }
     file.set_permissions(Permissions::from_mode(mode))
-}
-
-/// Mounts a layered root in the scratch space.
-///
-/// mount(2) takes one page of options, in which `:`, `,` and `\` have meanings. So the layers get links with numbers
-/// for names, in a directory that becomes the working directory: 500 layers, all that overlayfs can take, fit.
-pub fn overlay(name: &str, lower: &[HostPath], upper: &Path, work: &Path) -> io::Result<()> {
-    let scratch = rustix::fs::open(".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
-    fs::create_dir(name)?;
-    let links = format!("{name}.layers");
-    fs::create_dir(&links)?;
-    std::env::set_current_dir(&links)?;
-    let names: Vec<_> = (0..lower.len()).map(|number| number.to_string()).collect();
-    for (name, path) in names.iter().zip(lower) {
-        symlink(path, name)?;
-    }
-    symlink(upper, "u")?;
-    symlink(work, "w")?;
-    // A `volatile` overlay leaves this mark, and refuses to be mounted over it. What it tells of, data that a power
-    // cut may have lost, is no news: nothing here is ever synced, and an unfinished step is never used.
-    let _ = fs::remove_dir_all("w/work/incompat");
-    let place = PathBuf::from("..").join(name);
-    let options = format!("lowerdir={},upperdir=u,workdir=w,userxattr", names.join(":"));
-    match mount::mount("overlay", &place, MountFlags::empty(), &format!("{options},volatile")) {
-        // Before Linux 5.10 there is no such option.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            mount::mount("overlay", &place, MountFlags::empty(), &options)?;
-        }
-        result => result?,
-    }
-    rustix::process::fchdir(&scratch)?;
-    Ok(())
 }
 
 /// What a step does, as the first half of an error message.

@@ -11,6 +11,7 @@ mod launch;
 mod limits;
 mod mount_point;
 mod ns;
+mod overlay;
 mod placing;
 mod plan;
 mod probe;

@@ -11,7 +11,7 @@ use rustix::mount::MountFlags;
 use super::plan::{HostPath, Namespaces};
 use super::probe::{Check, Trial};
 use super::stage;
-use super::{deeds, emulate};
+use super::{emulate, overlay};
 use crate::sys::{mount, process};
 
 /// Tries everything in the order a sandbox would need it; what cannot be tried after a refusal is left out.
@@ -128,7 +128,7 @@ fn overlay(work: &Path) -> io::Result<()> {
     made(&lower, "directory")?;
     fs::write(lower.join("directory/file"), "content")?;
     std::env::set_current_dir(work)?;
-    deeds::overlay("merged", &[HostPath::from(&lower)], &upper, &inner)?;
+    overlay::overlay("merged", &[HostPath::from(&lower)], &upper, &inner)?;
     let merged = work.join("merged");
     fs::set_permissions(merged.join("directory/file"), fs::Permissions::from_mode(0o640))?;
     fs::remove_dir_all(merged.join("directory"))?;

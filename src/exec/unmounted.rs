@@ -97,11 +97,13 @@ impl Executor for Unmounted {
         let ground = self.prepare(&directory, process, cancel)?;
         let terminal = matches!(io.stdin, Stdin::Terminal);
         let reach = if self.chroot { Reach::OwnRoot } else { Reach::Host };
+        let placed = ground.placed.iter().map(|(place, _)| HostPath::from(&directory.join(place))).collect();
         let plan = Plan {
             namespaces: None,
             view: Some(View {
                 root: HostPath::from(&directory),
                 entries: ground.entries.clone(),
+                placed,
                 hostname: hostname(process).to_owned(),
                 programs: HostPath::from(&ground.folder.path().join("programs")),
             }),
@@ -148,7 +150,7 @@ impl Ground {
     /// Gives names to what is placed and must not be written to: of that the kernel knows nothing. And to what lies in it
     /// and may be.
     fn protect(&mut self) -> io::Result<()> {
-        let placed = std::mem::take(&mut self.placed);
+        let placed = self.placed.clone();
         let root = self.placing.root_path()?;
         for (place, read_only) in &placed {
             if placed.iter().any(|(other, read_only)| *read_only && place.starts_with(other)) {

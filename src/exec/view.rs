@@ -12,6 +12,8 @@ use super::plan::{Content, HostPath};
 pub struct View {
     pub root: HostPath,
     pub entries: Vec<Entry>,
+    /// Directories in the root that are as if mounted, though the kernel finds them there by itself.
+    pub placed: Vec<HostPath>,
     /// What the machine is called.
     pub hostname: String,
     /// A directory for copies of programs, where they cannot be run as they are.

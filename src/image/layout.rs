@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{Descriptor, Error, Index, Result};
 use crate::base::{Cancel, Reference};
 use crate::store::{DOCUMENT_LIMIT, FileLock};
+use crate::sys::quiet;
 
 /// The tag, or whatever the writer of a layout calls an image (image-spec, annotations.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -49,7 +50,7 @@ pub fn unnamed(mut entry: Descriptor) -> Descriptor {
 /// Reads `index.json`; a directory without one is an empty layout.
 pub fn read_index(dir: &Path) -> Result<Index> {
     let path = dir.join(INDEX);
-    let file = match fs::File::open(&path) {
+    let file = match quiet::file(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Index::new(Vec::new())),
         Err(error) => return Err(Error::at(&path)(error)),

@@ -125,9 +125,13 @@ impl ExecOp {
             mounts: mounts.for_process(self.request.shm_size),
             extra_hosts: meta.extra_hosts.iter().map(|entry| (entry.host.clone(), entry.ip.clone())).collect(),
             ulimits: meta.ulimit.iter().map(ulimit).collect(),
-            insecure: self.op.security() == pb::SecurityMode::Insecure,
+            insecure: self.is_insecure(),
             read_only_root,
         })
+    }
+
+    fn is_insecure(&self) -> bool {
+        self.op.security() == pb::SecurityMode::Insecure
     }
 
     fn secret_env(&self) -> anyhow::Result<Vec<String>> {
@@ -226,6 +230,9 @@ impl Op<Ref> for ExecOp {
     fn exec(&self, inputs: &[Ref], cancel: &Cancel) -> anyhow::Result<Vec<Ref>> {
         self.check_supported()?;
         let mut mounts = Mounts::prepare(&self.request, &self.op.mounts, inputs, cancel)?;
+        if self.is_insecure() {
+            mounts.unconfined();
+        }
         let root = mounts.take_root().context("a process without a root file system")?;
         let process = self.process(root.base(), &mounts)?;
         self.run(&root, &process, cancel)?;

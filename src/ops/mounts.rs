@@ -64,6 +64,17 @@ impl Mounts {
         Ok(Self { mounted })
     }
 
+    /// The step is to have all privileges.
+    pub fn unconfined(&mut self) {
+        for mount in &mut self.mounted {
+            match &mut mount.what {
+                What::Writable { active, .. } => active.unconfined(),
+                What::View { view, .. } => view.unconfined(),
+                _ => {}
+            }
+        }
+    }
+
     /// The mount at `/`, to be handed to the executor apart.
     pub fn take_root(&mut self) -> Option<Mounted> {
         let position = self.mounted.iter().position(|mount| mount.target == "/")?;

@@ -147,6 +147,13 @@ impl Active {
         }
     }
 
+    /// What runs in the root file system may do more there than files of its own: mount, say, or open files by handles.
+    pub fn unconfined(&mut self) {
+        if let Some(work) = &mut self.native {
+            work.unwatch();
+        }
+    }
+
     /// For file operations: needs no mount and unpacks nothing.
     pub fn writer(&mut self) -> Result<&mut DeltaWriter> {
         let below = self.snapshots.tree(&self.base);
@@ -159,7 +166,7 @@ impl Active {
             Some(writing) => writing,
             None => {
                 let path = self.place.path().join("fs");
-                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host).at(&path)?);
+                let upper = Arc::new(DiskDelta::open(&path, self.snapshots.0.host()?).at(&path)?);
                 upper.imply_root().at(&path)?;
                 let writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, below);
                 Writing { writer, upper }
@@ -207,11 +214,11 @@ impl Active {
             writing.upper.save_owners(&place.join("fs")).at(&place)?;
         }
         if let Some(work) = self.native.take() {
-            self.left = Some(work.commit(cancel)?);
+            self.left = work.commit(cancel)?;
         }
         let root = Root::open(&place).at(&place)?;
         root.remove(Path::new("work")).at(&place)?;
-        if self.snapshots.0.host.ownership == Ownership::Stored {
+        if self.snapshots.0.ownership == Ownership::Stored {
             let path = place.join("stored");
             fs::write(&path, "").at(&path)?;
         }
@@ -222,18 +229,23 @@ impl Active {
 /// A finished snapshot, ready to be mounted; what is written there is thrown away with this value.
 pub struct View {
     rootfs: RootFs,
-    // Held so that the folder lives as long as the view.
-    _active: Active,
+    // The folder lives as long as the view.
+    active: Active,
 }
 
 impl View {
     pub(super) fn new(snapshots: &Snapshots, snapshot: &Snapshot, cancel: &Cancel) -> Result<Self> {
         let mut active = snapshots.prepare(snapshot)?;
-        Ok(Self { rootfs: active.rootfs(cancel)?, _active: active })
+        Ok(Self { rootfs: active.rootfs(cancel)?, active })
     }
 
     pub fn rootfs(&self) -> &RootFs {
         &self.rootfs
+    }
+
+    /// As [`Active::unconfined`].
+    pub fn unconfined(&mut self) {
+        self.active.unconfined();
     }
 }
 
@@ -259,13 +271,13 @@ fn overlay(snapshots: &Snapshots, base: &Snapshot, place: &Path) -> Result<RootF
         return Err(error).at(&work);
     }
     // The merged root directory is the upper one: it must look as the layers below have it.
-    let delta = DiskDelta::open(&upper, snapshots.0.host).at(&upper)?;
+    let delta = DiskDelta::open(&upper, snapshots.0.host()?).at(&upper)?;
     open_to_all(&delta, &*snapshots.tree(base)).at(&upper)?;
     let mut lower = base
         .deltas
         .iter()
         .rev()
-        .map(|delta| Ok(unpack::dir(snapshots, delta)?.join("fs")))
+        .map(|delta| Ok(unpack::folder(snapshots, delta)?.path.join("fs")))
         .collect::<Result<Vec<_>>>()?;
     if lower.is_empty() {
         // Overlay wants at least one.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::base::{Cancel, DiffId, Digest};
 use crate::image::{Descriptor, LayerBlob};
 use crate::layer::{self, Compression, Encoder, Entry, LayerWriter, Target};
 use crate::store::{BlobStore, BlobWrite};
-use crate::sys::{Kind, Mtime};
+use crate::sys::{Kind, Mtime, quiet};
 
 /// The delta as a layer blob, made now or found beside the delta.
 pub(super) fn of_delta(snapshots: &Snapshots, id: &DeltaId, spec: &LayerSpec, cancel: &Cancel) -> Result<LayerBlob> {
@@ -171,7 +171,7 @@ fn note_name(spec: &LayerSpec) -> String {
 }
 
 fn read_note(path: &Path) -> Result<Option<LayerBlob>> {
-    match fs::read(path) {
+    match quiet::read(path) {
         // Damaged by a power cut: as if it were not there.
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -182,7 +182,7 @@ fn read_note(path: &Path) -> Result<Option<LayerBlob>> {
 /// What the delta was made on. Where that was pruned, nothing can be compared, and all of the delta is in its layer.
 fn base_of(snapshots: &Snapshots, dir: &Path) -> Result<Arc<dyn Tree>> {
     let path = dir.join("base");
-    let base = match fs::read_to_string(&path) {
+    let base = match quiet::read_to_string(&path) {
         Ok(text) => snapshots.load(&text)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).at(&path),

@@ -16,8 +16,7 @@ use super::delta::{Answer, Data, Delta, Name, Upper};
 use super::host::{Host, check, is_whiteout, open_for_meta};
 use super::tree::{FileData, Node};
 use crate::sys::owner::{Device, Owner, Ownership, SideTable};
-use crate::sys::root::open_quietly;
-use crate::sys::{Kind, LastDirs, Meta, meta};
+use crate::sys::{Kind, LastDirs, Meta, meta, quiet};
 
 /// Overlayfs's mark (`userxattr`) on a directory that hides all below it.
 const OPAQUE: &str = "user.overlay.opaque";
@@ -144,7 +143,7 @@ impl DiskDelta {
     /// three. None where it is something else by now, or may not be opened.
     pub fn open_file(&self, path: &Path) -> io::Result<Option<(Node, File)>> {
         let (dir, name) = self.place(path)?;
-        let file: File = match open_quietly(&*dir, name) {
+        let file: File = match quiet::open_in(&*dir, name) {
             Ok(fd) => fd.into(),
             Err(Errno::ACCESS | Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -301,7 +300,7 @@ impl Delta for DiskDelta {
 
     fn open(&self, path: &Path) -> io::Result<FileData> {
         let (dir, name) = self.place(path)?;
-        Ok(FileData::File(open_quietly(&*dir, name)?.into()))
+        Ok(FileData::File(quiet::open_in(&*dir, name)?.into()))
     }
 }
 

@@ -39,6 +39,14 @@ fn nameless(dir: &Path) -> io::Result<OwnedFd> {
     Ok(options.tempfile_in(dir)?.into_file().into())
 }
 
+/// The word for owners that are what they say, in this user namespace.
+pub(super) fn real() -> io::Result<String> {
+    let mut maps = std::fs::read_to_string("/proc/self/uid_map")?;
+    maps.push_str(&std::fs::read_to_string("/proc/self/gid_map")?);
+    let maps: Vec<&str> = maps.split_whitespace().collect();
+    Ok(format!("ids-{}", &Digest::of(maps.join(" ")).hex()[..16]))
+}
+
 impl Host {
     /// For looking at files only.
     pub fn reading(ownership: Ownership) -> Self {
@@ -72,12 +80,7 @@ impl Host {
         Ok(match (self.ownership, self.bound) {
             (Ownership::Stored, false) => "stored".to_owned(),
             (Ownership::Stored, true) => "stored-with-modes".to_owned(),
-            (Ownership::Real, _) => {
-                let mut maps = std::fs::read_to_string("/proc/self/uid_map")?;
-                maps.push_str(&std::fs::read_to_string("/proc/self/gid_map")?);
-                let maps: Vec<&str> = maps.split_whitespace().collect();
-                format!("ids-{}", &Digest::of(maps.join(" ")).hex()[..16])
-            }
+            (Ownership::Real, _) => real()?,
         })
     }
 

@@ -36,7 +36,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
         Some(known) => known,
         None => {
             super::active::make_root(&root)?;
-            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host).at(&root)?);
+            let upper = Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?);
             let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
             let copied = Copier::new(snapshots.tree(base)).everything(&mut writer, cancel);
             cancel.check()?;
@@ -50,7 +50,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
     };
     let before = match before {
         Some(before) => before,
-        None => Stamps::of(&root, None, cancel).at(&root)?,
+        None => Stamps::of(&root, cancel).at(&root)?,
     };
     let (snapshots, base, place) = (snapshots.clone(), base.clone(), place.to_owned());
     Ok(Work { snapshots, base, place, root, before: Some(before), cancel: cancel.clone() })
@@ -61,11 +61,18 @@ impl Work {
         &self.root
     }
 
+    /// What works in here may change files in ways that the kernel tells nobody of.
+    pub fn unwatch(&mut self) {
+        if let Some(looks) = &mut self.before {
+            looks.unwatch();
+        }
+    }
+
     /// Writes what changed into `place/fs`, and says how the directory is now.
-    pub fn commit(mut self, cancel: &Cancel) -> Result<Stamps> {
-        let before = self.before.take();
-        let after = Stamps::of(&self.root, before.as_ref(), cancel).at(&self.root)?;
-        let host = self.snapshots.0.host;
+    pub fn commit(mut self, cancel: &Cancel) -> Result<Option<Stamps>> {
+        let mut looks = self.before.take();
+        let changes = looks.as_mut().map(|looks| looks.again(&self.root, cancel)).transpose().at(&self.root)?;
+        let host = self.snapshots.0.host()?;
         let root = DiskDelta::open(&self.root, host).at(&self.root)?;
         let new: Arc<dyn Tree> = Arc::new(Stack::new(vec![Arc::new(root)]));
         let upper = self.place.join("fs");
@@ -74,9 +81,9 @@ impl Work {
         let below = self.snapshots.tree(&self.base);
         let mut writer = DeltaWriter::new(Arc::clone(&delta) as Arc<_>, Arc::clone(&below));
         let mut copier = Copier::new(new);
-        let written = before
-            .map_or_else(Vec::new, |before| before.changes(&after))
+        let written = changes
             .iter()
+            .flatten()
             .try_for_each(|change| {
                 cancel.check().map_err(io::Error::other)?;
                 write(change, &*below, &mut copier, &mut writer)
@@ -85,16 +92,16 @@ impl Work {
             .and_then(|()| delta.save_owners(&upper));
         cancel.check()?;
         written.at(&self.root)?;
-        Ok(after)
+        Ok(looks)
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
         // Who was told to stop does not begin to tidy up: the directory goes with its place.
-        let Some(before) = self.before.take().filter(|_| !self.cancel.is_cancelled()) else { return };
-        let changes = Stamps::of(&self.root, Some(&before), &self.cancel).map(|after| before.changes(&after));
-        let returned = changes
+        let Some(mut looks) = self.before.take().filter(|_| !self.cancel.is_cancelled()) else { return };
+        let returned = looks
+            .again(&self.root, &self.cancel)
             .at(&self.root)
             .and_then(|changes| waiting::give_back(&self.snapshots, &self.base, &changes, &self.place, &self.cancel));
         if let Err(error) = returned {

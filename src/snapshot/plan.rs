@@ -58,12 +58,16 @@ impl Plan {
             match (change, before) {
                 (Change::Dir(_), Some(before)) if before.is_dir() => {
                     plan.kept.insert(path.clone(), (before, true));
+                    continue;
                 }
                 // What is there instead, if anything is, is told next.
                 (Change::Gone(_), before) => plan.made.extend(before.map(|node| (path.clone(), node))),
                 (Change::Perhaps(_), Some(before))
                     if let Some(there) = now.lookup(path)?
-                        && is_same_file(&before, &there, || plan.tree.open(path), || now.open(path))? => {}
+                        && is_same_file(&before, &there, || plan.tree.open(path), || now.open(path))? =>
+                {
+                    continue;
+                }
                 (_, before) => {
                     new.extend(is_dir.then(|| path.clone()));
                     plan.gone.push(path.clone());
@@ -71,6 +75,13 @@ impl Plan {
                         plan.made.extend(before.map(|node| (path.clone(), node)));
                     }
                 }
+            }
+            // Whose own stamp may be as it was, but not once something in it was made anew.
+            if let Some(dir) = path.parent()
+                && !plan.kept.contains_key(dir)
+                && let Some(node) = plan.tree.lookup(dir)?
+            {
+                plan.kept.insert(dir.to_owned(), (node, false));
             }
         }
         Ok(plan.can_be_made(&Stack::new(Vec::new()))?.then_some(plan))
@@ -99,7 +110,7 @@ impl Plan {
     }
 
     pub fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
-        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host)?);
+        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host().map_err(io::Error::other)?)?);
         let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
         let check = || cancel.check().map_err(io::Error::other);
         for path in &self.gone {

@@ -1,36 +1,38 @@
 //! What stat says of every file in a root file system. Whatever is done to a file, by a name of its own or another, changes
-//! its inode number or its change time: two looks tell what a step did, and no file is opened for it.
+//! its inode number or its change time: two looks tell what a step did, and no file is opened for it. Where the kernel tells
+//! in which directories anything happened, the second look is at these alone.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Mode, RawDir, Stat};
+use rustix::fs::{FileType, Stat};
 
-use crate::base::{Cancel, spread};
-use crate::sys::{Root, dir};
+use super::look::Look;
+use crate::base::Cancel;
+use crate::sys::Watch;
 
 /// One look.
 pub(super) struct Stamps {
-    root: Stamp,
-    dirs: HashMap<PathBuf, Box<Listing>>,
+    pub root: Stamp,
+    pub dirs: HashMap<PathBuf, Box<Listing>>,
+    /// Has watched all these directories since. None where nobody can, or may be trusted to.
+    pub watch: Option<Watch>,
 }
 
 /// What is in a directory, sorted bytewise.
-type Listing = [(Arc<OsStr>, Stamp)];
+pub(super) type Listing = [(Arc<OsStr>, Stamp)];
 
 #[derive(Debug, Clone, Copy)]
-struct Stamp {
+pub(super) struct Stamp {
     inode: u64,
     changed: (i64, u32),
-    is_dir: bool,
+    pub is_dir: bool,
     /// Changed so shortly before the look that a change just after it may have left the same time.
     fresh: bool,
 }
@@ -49,113 +51,118 @@ pub(super) enum Change {
 }
 
 impl Stamps {
-    /// Looks at everything in a directory; symlinks are not followed. `before` is an earlier look at it: directories
-    /// that are as they were then need not be listed.
-    pub fn of(path: &Path, before: Option<&Self>, cancel: &Cancel) -> io::Result<Self> {
-        let look = Look { root: Root::open(path)?, before, now: SystemTime::now(), cancel };
-        let root = Stamp::of(&rustix::fs::fstat(look.root.fd())?, look.now);
-        let as_it_was = before.is_some_and(|before| before.root.proves(root));
-        let parts = spread((PathBuf::new(), as_it_was), &|job, below, found| look.list(job, below, found))?;
-        Ok(Self { root, dirs: parts.into_iter().flatten().collect() })
+    /// Looks at everything in a directory; symlinks are not followed.
+    pub fn of(path: &Path, cancel: &Cancel) -> io::Result<Self> {
+        // A user has so many of these: without one, the next look is at everything, too.
+        Look::new(path, None, Watch::new().ok(), cancel)?.everything()
     }
 
-    /// What happened until the look `after`: parents before what is in them, names in order.
-    pub fn changes(&self, after: &Self) -> Vec<Change> {
-        let mut changes = Vec::new();
-        if !self.root.is_same(after.root) || self.root.fresh {
-            changes.push(Change::Dir(PathBuf::new()));
+    /// Looks again, and tells what happened since: directories before what is in them.
+    pub fn again(&mut self, path: &Path, cancel: &Cancel) -> io::Result<Vec<Change>> {
+        let watch = self.watch.take();
+        let touched = watch.as_ref().map_or(Ok(None), Watch::take);
+        let watch = watch.filter(|_| touched.is_ok());
+        if let Ok(Some(touched)) = touched
+            && let Some(changes) = self.look_in(touched, &Look::new(path, None, None, cancel)?)?
+        {
+            self.watch = watch;
+            return Ok(changes);
         }
+        let after = Look::new(path, Some(self), watch, cancel)?.everything()?;
+        let changes = self.changes(&after);
+        *self = after;
+        Ok(changes)
+    }
+
+    /// Trusts nobody to tell what happens from now on: the next look is at everything.
+    pub fn unwatch(&mut self) {
+        self.watch = None;
+    }
+
+    /// Looks at what is in these directories, and at further names of the files that changed there. None where directories
+    /// are not what they were: it takes a look at everything then.
+    fn look_in(&mut self, touched: BTreeSet<PathBuf>, look: &Look) -> io::Result<Option<Vec<Change>>> {
+        let mut seen = BTreeMap::new();
+        let mut changed = HashSet::new();
+        // The stamps of these directories themselves are in those above.
+        let mut todo: BTreeSet<PathBuf> = touched.iter().filter_map(|dir| dir.parent()).map(Path::to_owned).collect();
+        todo.extend(touched);
+        while !todo.is_empty() {
+            for path in std::mem::take(&mut todo) {
+                let listing = look.directory(&path)?;
+                let Some(inodes) = changed_files(self.in_dir(&path), &listing) else { return Ok(None) };
+                changed.extend(inodes);
+                seen.insert(path, listing);
+            }
+            let is_changed = |(_, stamp): &(_, Stamp)| !stamp.is_dir && changed.contains(&stamp.inode);
+            if !changed.is_empty() {
+                let others = self.dirs.iter().filter(|(dir, _)| !seen.contains_key(*dir));
+                todo.extend(others.filter(|(_, names)| names.iter().any(is_changed)).map(|(dir, _)| dir.clone()));
+            }
+        }
+        let root = look.root()?;
+        let mut changes = self.root.change(root);
+        for (dir, listing) in &seen {
+            compare(dir, self.in_dir(dir), listing, &mut changes);
+        }
+        self.root = root;
+        self.dirs.extend(seen);
+        Ok(Some(changes))
+    }
+
+    /// What happened until the look `after`.
+    fn changes(&self, after: &Self) -> Vec<Change> {
+        let mut changes = self.root.change(after.root);
         let mut todo = vec![PathBuf::new()];
         while let Some(dir) = todo.pop() {
-            let (before, now) = (self.in_dir(&dir), after.in_dir(&dir));
-            let first = todo.len();
-            for (name, before, now) in side_by_side(before, now) {
-                let path = dir.join(name);
-                let is_other = match (before, now) {
-                    (Some(before), Some(now)) => !before.is_same(now),
-                    _ => true,
-                };
-                if let Some(before) = before
-                    && now.is_none_or(|now| now.is_dir != before.is_dir)
-                {
-                    changes.push(Change::Gone(path.clone()));
-                }
-                match now {
-                    Some(now) if now.is_dir => {
-                        if is_other || before.is_some_and(|before| before.fresh) {
-                            changes.push(Change::Dir(path.clone()));
-                        }
-                        todo.push(path);
-                    }
-                    Some(_) if is_other => changes.push(Change::Leaf(path)),
-                    Some(_) if before.is_some_and(|before| before.fresh) => changes.push(Change::Perhaps(path)),
-                    _ => {}
-                }
-            }
-            todo[first..].reverse();
+            let below = compare(&dir, self.in_dir(&dir), after.in_dir(&dir), &mut changes);
+            todo.extend(below.into_iter().rev());
         }
         changes
     }
 
-    fn in_dir(&self, dir: &Path) -> &Listing {
+    /// What was in a directory; nothing where none was.
+    pub fn in_dir(&self, dir: &Path) -> &Listing {
         self.dirs.get(dir).map_or(&[], |listing| listing)
     }
 }
 
-struct Look<'a> {
-    root: Root,
-    before: Option<&'a Stamps>,
-    now: SystemTime,
-    cancel: &'a Cancel,
-}
-
-impl Look<'_> {
-    /// Looks at one directory; with whether it is known to hold the names that it held before.
-    fn list(
-        &self,
-        (path, as_it_was): (PathBuf, bool),
-        below: &mut VecDeque<(PathBuf, bool)>,
-        found: &mut Vec<(PathBuf, Box<Listing>)>,
-    ) -> io::Result<()> {
-        self.cancel.check().map_err(io::Error::other)?;
-        let before = self.before.map_or(&[] as &Listing, |before| before.in_dir(&path));
-        let here = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-        // Nobody works in here now: what was a directory a moment ago is none that leads elsewhere.
-        let dir = rustix::fs::openat(self.root.fd(), here, dir::READ, Mode::empty())?;
-        let names: Vec<Arc<OsStr>> = match as_it_was {
-            true => before.iter().map(|(name, _)| Arc::clone(name)).collect(),
-            false => names(&dir)?,
-        };
-        let mut listing = Vec::with_capacity(names.len());
-        let mut known = before.iter();
-        for name in names {
-            let stamp = Stamp::of(&rustix::fs::statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW)?, self.now);
-            if stamp.is_dir {
-                let before = known.find(|(known, _)| known.as_bytes() >= name.as_bytes());
-                let as_it_was = before.is_some_and(|(known, before)| *known == name && before.proves(stamp));
-                below.push_back((path.join(&*name), as_it_was));
-            }
-            listing.push((name, stamp));
-        }
-        found.push((path, listing.into()));
-        Ok(())
-    }
-}
-
-/// The names in an open directory, sorted bytewise.
-fn names(dir: &OwnedFd) -> io::Result<Vec<Arc<OsStr>>> {
-    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-    let mut entries = RawDir::new(dir, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.push(Arc::from(OsStr::from_bytes(name)));
+/// The inode numbers of files that came, went or may have changed; none where a directory came or went.
+fn changed_files(before: &Listing, now: &Listing) -> Option<Vec<u64>> {
+    let mut inodes = Vec::new();
+    for (_, before, now) in side_by_side(before, now) {
+        match (before, now) {
+            (Some(before), Some(now)) if before.is_same(now) && !before.fresh => {}
+            (Some(before), Some(now)) if before.is_dir && now.is_dir && before.inode == now.inode => {}
+            (before, now) if [before, now].iter().flatten().any(|stamp| stamp.is_dir) => return None,
+            (before, now) => inodes.extend([before, now].iter().flatten().map(|stamp| stamp.inode)),
         }
     }
-    names.sort_unstable_by(|a: &Arc<OsStr>, b| a.as_bytes().cmp(b.as_bytes()));
-    Ok(names)
+    Some(inodes)
+}
+
+/// What happened in a directory; the directories that are in it now.
+fn compare(dir: &Path, before: &Listing, now: &Listing, changes: &mut Vec<Change>) -> Vec<PathBuf> {
+    let mut below = Vec::new();
+    for (name, before, now) in side_by_side(before, now) {
+        let path = || dir.join(name);
+        if let Some(before) = before
+            && now.is_none_or(|now| now.is_dir != before.is_dir)
+        {
+            changes.push(Change::Gone(path()));
+        }
+        let Some(now) = now else { continue };
+        let is_other = before.is_none_or(|before| !before.is_same(now));
+        let is_fresh = before.is_some_and(|before| before.fresh);
+        match now.is_dir {
+            true if is_other || is_fresh => changes.push(Change::Dir(path())),
+            false if is_other => changes.push(Change::Leaf(path())),
+            false if is_fresh => changes.push(Change::Perhaps(path())),
+            _ => {}
+        }
+        below.extend(now.is_dir.then(path));
+    }
+    below
 }
 
 /// The names of both, each once.
@@ -183,7 +190,7 @@ fn side_by_side<'a>(
 }
 
 impl Stamp {
-    fn of(stat: &Stat, now: SystemTime) -> Self {
+    pub fn of(stat: &Stat, now: SystemTime) -> Self {
         /// Clocks of file systems tick every 4 to 10 ms.
         const TICK: Duration = Duration::from_millis(20);
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -193,8 +200,14 @@ impl Stamp {
         Self { inode: stat.st_ino, changed, is_dir, fresh }
     }
 
+    /// What happened to a root directory until it had this stamp.
+    fn change(self, now: Self) -> Vec<Change> {
+        let is_other = !self.is_same(now) || self.fresh;
+        is_other.then(|| Change::Dir(PathBuf::new())).into_iter().collect()
+    }
+
     /// Whether this, of a directory that had the later stamp then, says that it holds the same names.
-    fn proves(self, later: Self) -> bool {
+    pub fn proves(self, later: Self) -> bool {
         self.is_same(later) && !self.fresh
     }
 
@@ -207,10 +220,37 @@ impl Stamp {
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
+    use super::super::testing::{Act, acts};
     use super::*;
 
     fn look(dir: &Path) -> Stamps {
-        Stamps::of(dir, None, &Cancel::new()).unwrap()
+        Stamps::of(dir, &Cancel::new()).unwrap()
+    }
+
+    fn again(looks: &mut Stamps, dir: &Path) -> Vec<Change> {
+        looks.again(dir, &Cancel::new()).unwrap()
+    }
+
+    /// Directories and files, and a look at them before anybody can tell their times from those of what happens next.
+    fn fresh_tree(dirs: &[&str], files: &[&str]) -> (tempfile::TempDir, Stamps) {
+        loop {
+            let started = std::time::Instant::now();
+            let temp = tempfile::tempdir().unwrap();
+            dirs.iter().for_each(|name| fs::create_dir_all(temp.path().join(name)).unwrap());
+            files.iter().for_each(|name| fs::write(temp.path().join(name), name).unwrap());
+            let looks = look(temp.path());
+            // A busy machine may take longer.
+            if started.elapsed() < Duration::from_millis(10) {
+                return (temp, looks);
+            }
+        }
+    }
+
+    /// Times of a moment ago prove something by now.
+    fn wait() {
+        std::thread::sleep(Duration::from_millis(30));
     }
 
     #[test]
@@ -256,26 +296,77 @@ mod tests {
         ];
         let all = || [dir(""), dir("a"), dir("b"), leaf("z"), leaf("a/f"), dir("a/sub"), leaf("a/sub/g")];
         for (number, (act, expected)) in cases.into_iter().enumerate() {
-            let temp = tempfile::tempdir().unwrap();
+            let (temp, mut fresh) = fresh_tree(&["a/sub", "b"], &["a/f", "a/sub/g", "z"]);
             let root = temp.path();
-            for name in ["a/sub", "b"] {
-                fs::create_dir_all(root.join(name)).unwrap();
-            }
-            for name in ["a/f", "a/sub/g", "z"] {
-                fs::write(root.join(name), name).unwrap();
-            }
-            let fresh = look(root);
-            std::thread::sleep(Duration::from_millis(30));
-            let before = look(root);
+            fresh.unwatch();
+            wait();
+            let (mut watched, mut unwatched) = (look(root), look(root));
+            unwatched.unwatch();
             let perhaps = |change: Change| match change {
                 Change::Leaf(path) => Change::Perhaps(path),
                 change => change,
             };
-            assert_eq!(fresh.changes(&before), all().map(perhaps), "nothing proves that");
+            assert_eq!(again(&mut fresh, root), all().map(perhaps), "nothing proves that");
             act(root);
-            assert_eq!(before.changes(&look(root)), expected, "case {number}");
-            let again = Stamps::of(root, Some(&before), &Cancel::new()).unwrap();
-            assert_eq!(before.changes(&again), expected, "case {number}, by an earlier look");
+            assert_eq!(again(&mut unwatched, root), expected, "case {number}");
+            assert_eq!(sorted(again(&mut watched, root)), sorted(expected), "case {number}, watched");
+            assert!([again(&mut unwatched, root), again(&mut watched, root)].iter().all(|again| is_nothing(again)));
         }
+    }
+
+    #[test]
+    fn what_is_watched_need_not_be_looked_at() {
+        let (temp, _) = fresh_tree(&["a/b"], &["a/b/f", "g"]);
+        let root = temp.path();
+        wait();
+        let mut looks = look(root);
+        assert!(looks.watch.is_some());
+        let there = looks.dirs[Path::new("a/b")].as_ptr();
+        fs::write(root.join("g"), "1").unwrap();
+        assert!(again(&mut looks, root).contains(&Change::Leaf("g".into())));
+        assert_eq!(looks.dirs[Path::new("a/b")].as_ptr(), there);
+        fs::write(root.join("a/b/f"), "1").unwrap();
+        assert!(again(&mut looks, root).contains(&Change::Leaf("a/b/f".into())));
+        fs::create_dir(root.join("a/new")).unwrap();
+        again(&mut looks, root);
+        wait();
+        fs::write(root.join("a/new/f"), "0").unwrap();
+        assert_eq!(again(&mut looks, root).last(), Some(&Change::Leaf("a/new/f".into())), "is watched as well");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn watched_or_not_the_same_is_found(steps in prop::collection::vec(acts(), 1..4)) {
+            let temp = tempfile::tempdir().unwrap();
+            let root = temp.path();
+            let first = [Act::Dir("d"), Act::Dir("d/sub"), Act::Write("d/sub/x"), Act::Write("d/y"), Act::Write("h1")];
+            first.iter().chain([&Act::Link("h1", "h2")]).for_each(|act| act.carry_out(root));
+            wait();
+            let (mut watched, mut unwatched) = (look(root), look(root));
+            unwatched.unwatch();
+            for step in steps {
+                step.iter().for_each(|act| act.carry_out(root));
+                wait();
+                let (told, found) = (again(&mut watched, root), again(&mut unwatched, root));
+                prop_assert!(watched.watch.is_some());
+                prop_assert_eq!(sorted(told), sorted(found));
+            }
+        }
+    }
+
+    /// By path; at one path, what went before what came.
+    fn sorted(mut changes: Vec<Change>) -> Vec<Change> {
+        changes.sort_by_key(|change| match change {
+            Change::Gone(path) => (path.clone(), 0),
+            Change::Dir(path) | Change::Leaf(path) | Change::Perhaps(path) => (path.clone(), 1),
+        });
+        changes
+    }
+
+    /// Nothing but what was too fresh to be told.
+    fn is_nothing(changes: &[Change]) -> bool {
+        changes.iter().all(|change| matches!(change, Change::Dir(_) | Change::Perhaps(_)))
     }
 }

@@ -28,18 +28,20 @@ use super::active::{Active, View, Workplace};
 use super::delta::{Delta, Stack};
 use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
+use super::folder::Folder;
 use super::host::Host;
 use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::stamps::Stamps;
 use super::tree::Tree;
 use super::unpack::LazyLayer;
+use super::waiting;
 use super::writer::DeltaWriter;
-use super::{blob, diff};
+use super::{blob, diff, host};
 use crate::base::{Cancel, Digest};
 use crate::image::LayerBlob;
 use crate::layer::Compression;
 use crate::store::{BlobStore, lock::FileLock};
-use crate::sys::{disk, owner::Ownership};
+use crate::sys::{disk, owner::Ownership, process, quiet};
 
 /// How a snapshot becomes a root file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,10 +63,11 @@ pub struct LayerSpec {
     pub clamp_mtime: Option<i64>,
 }
 
-/// What one delta takes.
+/// What one delta takes, or one root directory that waits for a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     pub id: DeltaId,
+    pub is_root: bool,
     pub bytes: u64,
     pub made: SystemTime,
 }
@@ -84,12 +87,16 @@ pub(super) struct Inner {
     pub dir: PathBuf,
     pub blobs: Arc<dyn BlobStore>,
     driver: OnceLock<Driver>,
-    pub host: Host,
+    pub ownership: Ownership,
+    /// What files that are made here become; none as long as none was made.
+    host: OnceLock<Host>,
     swept: Once,
     /// Held as long as this value lives: a prune in another process must not take what is used here.
     in_use: Mutex<Option<FileLock>>,
     /// What root directories looked like that this process has left, by what they are.
     left: Mutex<HashMap<Digest, Stamps>>,
+    /// Deltas that this process has found: as long as it uses the folder, nobody takes them away.
+    found: Mutex<HashMap<DeltaId, Arc<Folder>>>,
     /// How many layers this process has read through, and unpacked.
     pub indexed: AtomicUsize,
     pub unpacked: AtomicUsize,
@@ -108,17 +115,30 @@ impl Snapshots {
     /// kept where `ownership` says, or on disk if that takes them.
     pub fn open_undecided(dir: &Path, blobs: Arc<dyn BlobStore>, ownership: Option<Ownership>) -> Result<Self> {
         fs::create_dir_all(dir).at(dir)?;
-        let host = Host::probe(dir, ownership).at(dir)?;
-        let meaning = host.meaning().at(dir)?;
+        let host = OnceLock::new();
+        let real = host::real().at(dir)?;
+        let is_real = match ownership {
+            Some(ownership) => ownership == Ownership::Real,
+            // As whoever made the folder found out, and noted.
+            None => process::may_chown() && noted(dir)?.as_ref() == Some(&real),
+        };
+        let (ownership, meaning) = if is_real {
+            (Ownership::Real, real)
+        } else {
+            let probed = Host::probe(dir, ownership).at(dir)?;
+            (probed.ownership, host.get_or_init(|| probed).meaning().at(dir)?)
+        };
         let dir = home(dir, &meaning)?;
         let inner = Inner {
             dir: dir.clone(),
             blobs,
             driver: OnceLock::new(),
+            ownership,
             host,
             swept: Once::new(),
             in_use: Mutex::default(),
             left: Mutex::default(),
+            found: Mutex::default(),
             indexed: AtomicUsize::new(0),
             unpacked: AtomicUsize::new(0),
         };
@@ -133,7 +153,7 @@ impl Snapshots {
 
     /// Where owners are kept.
     pub fn ownership(&self) -> Ownership {
-        self.0.host.ownership
+        self.0.ownership
     }
 
     /// The folder that all this is in: the one that was asked for, or one beside it.
@@ -155,12 +175,11 @@ impl Snapshots {
     pub fn load(&self, text: &str) -> Result<Option<Snapshot>> {
         let snapshot = Snapshot::from_record(text)?;
         for delta in snapshot.deltas.iter() {
-            let here = match delta {
-                StackDelta::Made(id) => is_there(&self.0.delta_dir(id))?,
-                StackDelta::Layer(layer) => {
-                    self.0.unpacked_dir(layer)?.is_some() || self.0.blobs.size(&layer.blob.descriptor.digest)?.is_some()
-                }
-            };
+            let here = self.0.folder(delta)?.is_some()
+                || match delta {
+                    StackDelta::Made(_) => false,
+                    StackDelta::Layer(layer) => self.0.blobs.size(&layer.blob.descriptor.digest)?.is_some(),
+                };
             if !here {
                 return Ok(None);
             }
@@ -190,7 +209,7 @@ impl Snapshots {
         dir: &Path,
         write: impl FnOnce(&mut DeltaWriter) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let plain = Arc::new(DiskDelta::open(dir, self.0.host)?);
+        let plain = Arc::new(DiskDelta::open(dir, self.0.host()?)?);
         let mut writer = DeltaWriter::new(plain, Arc::new(Stack::new(Vec::new())));
         write(&mut writer)?;
         Ok(writer.finish()?)
@@ -265,37 +284,85 @@ impl Snapshots {
         Ok(ids)
     }
 
-    /// What each delta takes.
+    /// What each delta takes, and each root directory that waits for a step.
     pub fn usage(&self) -> Result<Vec<Usage>> {
-        let deltas = self.0.dir.join("deltas");
         let mut usages = Vec::new();
-        for name in list(&deltas)? {
-            let path = deltas.join(&name);
-            let made = match fs::symlink_metadata(&path).and_then(|meta| meta.modified()) {
-                Ok(time) => time,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).at(&path),
-            };
-            usages.push(Usage { id: DeltaId(name), bytes: disk::usage(&path).at(&path)?, made });
+        for is_root in [false, true] {
+            let folder = self.0.dir.join(if is_root { waiting::FOLDER } else { "deltas" });
+            for name in list(&folder)? {
+                let path = folder.join(&name);
+                let made = match fs::symlink_metadata(&path).and_then(|meta| meta.modified()) {
+                    Ok(time) => time,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error).at(&path),
+                };
+                usages.push(Usage { id: DeltaId(name), is_root, bytes: disk::usage(&path).at(&path)?, made });
+            }
         }
         Ok(usages)
     }
 
-    /// Removes deltas that nothing keeps, and what was left by processes that died. Fails with `Busy` while another
-    /// process works in the folder.
+    /// Removes deltas and waiting root directories that nothing keeps, and what was left by processes that died. Fails with
+    /// `Busy` while another process works in the folder.
     pub fn prune(&self, keep: &dyn Fn(&DeltaId) -> bool) -> Result<Pruned> {
         let path = self.0.dir.join("lock");
         let mut held = self.0.hold();
         // Ours stands in our own way.
         *held = None;
+        self.0.found().clear();
         let alone = FileLock::try_exclusive(&path)?;
         let result = match &alone {
-            Some(_) => self.0.prune_alone(keep),
+            Some(_) => self.prune_alone(keep),
             None => Err(Error::Busy { path: self.0.dir.clone() }),
         };
         drop(alone);
         *held = Some(FileLock::shared(&path, &Cancel::new())?);
         result
+    }
+
+    fn prune_alone(&self, keep: &dyn Fn(&DeltaId) -> bool) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        let (deltas, active) = (self.0.dir.join("deltas"), self.0.dir.join("active"));
+        for name in list(&deltas)? {
+            let id = DeltaId(name);
+            if keep(&id) {
+                continue;
+            }
+            let from = deltas.join(&id.0);
+            pruned.bytes += disk::usage(&from).at(&from)?;
+            pruned.deltas += 1;
+            // Away in one step, then removed at leisure.
+            let to = active.join(&id.0);
+            fs::rename(&from, &to).at(&from)?;
+        }
+        for kind in ["indexes", waiting::FOLDER, "locks"] {
+            let folder = self.0.dir.join(kind);
+            for name in list(&folder)? {
+                let is_kept = match kind {
+                    "indexes" => keep(&DeltaId(name.clone())),
+                    "locks" => false,
+                    _ => keep(&DeltaId(name.clone())) && waiting::is_of_use(self, &folder.join(&name)),
+                };
+                if is_kept {
+                    continue;
+                }
+                let from = folder.join(&name);
+                pruned.bytes += disk::usage(&from).at(&from)?;
+                // A delta of the same name may be there already.
+                fs::rename(&from, active.join(format!("{name}.{kind}"))).at(&from)?;
+            }
+        }
+        let chains = self.0.dir.join("chains");
+        for name in list(&chains)? {
+            let path = chains.join(&name);
+            let id = fs::read_to_string(&path).at(&path)?;
+            if id.is_empty() || !self.0.delta_dir(&DeltaId(id)).exists() {
+                fs::remove_file(&path).at(&path)?;
+            }
+        }
+        let dead = Workplace::find_dead(&active)?;
+        dead.into_iter().try_for_each(Workplace::discard)?;
+        Ok(pruned)
     }
 
     /// How many layers this process has read through without unpacking, and how many it has unpacked.
@@ -312,6 +379,15 @@ impl Snapshots {
 }
 
 impl Inner {
+    /// Tries the host when first asked: a build that makes no file writes none for that either.
+    pub fn host(&self) -> Result<Host> {
+        if let Some(host) = self.host.get() {
+            return Ok(*host);
+        }
+        let probed = Host::probe(&self.dir, Some(self.ownership)).at(&self.dir)?;
+        Ok(*self.host.get_or_init(|| probed))
+    }
+
     pub fn driver(&self) -> Driver {
         self.driver.get().copied().unwrap_or(Driver::Overlay)
     }
@@ -328,6 +404,28 @@ impl Inner {
         self.dir.join("deltas").join(&id.0)
     }
 
+    /// The folder of a delta, if it is there.
+    pub fn folder(&self, delta: &StackDelta) -> Result<Option<Arc<Folder>>> {
+        let id = delta.id();
+        if let Some(folder) = self.found().get(&id) {
+            return Ok(Some(Arc::clone(folder)));
+        }
+        let path = match delta {
+            StackDelta::Made(id) => {
+                let path = self.delta_dir(id);
+                is_there(&path)?.then_some(path)
+            }
+            StackDelta::Layer(layer) => self.unpacked_dir(layer)?,
+        };
+        let Some(path) = path else { return Ok(None) };
+        let folder = Arc::new(Folder::new(path));
+        Ok(Some(Arc::clone(self.found().entry(id).or_insert(folder))))
+    }
+
+    fn found(&self) -> std::sync::MutexGuard<'_, HashMap<DeltaId, Arc<Folder>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where a layer is unpacked, if it is.
     pub fn unpacked_dir(&self, layer: &super::stack::ImageLayer) -> Result<Option<PathBuf>> {
         let own = self.delta_dir(&DeltaId(layer.chain.0.hex()));
@@ -335,7 +433,7 @@ impl Inner {
             return Ok(Some(own));
         }
         let alias = self.dir.join("chains").join(layer.chain.0.hex());
-        match fs::read_to_string(&alias) {
+        match quiet::read_to_string(&alias) {
             // Written whole or not at all, but a power cut may have emptied it.
             Ok(id) if !id.is_empty() && !id.contains(['/', '.', '\0']) => {
                 let dir = self.delta_dir(&DeltaId(id));
@@ -381,53 +479,23 @@ impl Inner {
         });
         Workplace::new(&active)
     }
+}
 
-    fn prune_alone(&self, keep: &dyn Fn(&DeltaId) -> bool) -> Result<Pruned> {
-        let mut pruned = Pruned::default();
-        let (deltas, active) = (self.dir.join("deltas"), self.dir.join("active"));
-        for name in list(&deltas)? {
-            let id = DeltaId(name);
-            if keep(&id) {
-                continue;
-            }
-            let from = deltas.join(&id.0);
-            pruned.bytes += disk::usage(&from).at(&from)?;
-            pruned.deltas += 1;
-            // Away in one step, then removed at leisure.
-            let to = active.join(&id.0);
-            fs::rename(&from, &to).at(&from)?;
-        }
-        for kind in ["indexes", "roots", "locks"] {
-            let folder = self.dir.join(kind);
-            for name in list(&folder)? {
-                if kind == "indexes" && keep(&DeltaId(name.clone())) {
-                    continue;
-                }
-                let from = folder.join(&name);
-                pruned.bytes += disk::usage(&from).at(&from)?;
-                // A delta of the same name may be there already.
-                fs::rename(&from, active.join(format!("{name}.{kind}"))).at(&from)?;
-            }
-        }
-        let chains = self.dir.join("chains");
-        for name in list(&chains)? {
-            let path = chains.join(&name);
-            let id = fs::read_to_string(&path).at(&path)?;
-            if id.is_empty() || !self.delta_dir(&DeltaId(id)).exists() {
-                fs::remove_file(&path).at(&path)?;
-            }
-        }
-        let dead = Workplace::find_dead(&active)?;
-        dead.into_iter().try_for_each(Workplace::discard)?;
-        Ok(pruned)
+/// What the files in a folder mean; none where nobody has made any.
+fn noted(dir: &Path) -> Result<Option<String>> {
+    let note = dir.join("meaning");
+    match quiet::read_to_string(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.at(&note).map(Some),
     }
 }
 
 /// The folder for files with this meaning: the one that was asked for, if it has none yet or this one.
 fn home(dir: &Path, meaning: &str) -> Result<PathBuf> {
-    let note = dir.join("meaning");
-    let noted = match fs::read_to_string(&note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let noted = match noted(dir)? {
+        Some(noted) => noted,
+        None => {
+            let note = dir.join("meaning");
             let new = tempfile::NamedTempFile::new_in(dir).at(dir)?;
             fs::write(new.path(), meaning).at(&note)?;
             match new.persist_noclobber(&note) {
@@ -439,7 +507,6 @@ fn home(dir: &Path, meaning: &str) -> Result<PathBuf> {
                 Err(error) => return Err(error.error).at(&note),
             }
         }
-        other => other.at(&note)?,
     };
     if noted == meaning {
         return Ok(dir.to_owned());

@@ -447,6 +447,29 @@ fn a_snapshot_stands_on_another_by_concatenation() {
 }
 
 #[test]
+fn a_delta_of_a_tall_stack_is_opened_for_what_it_has() {
+    let case = overlay();
+    let layers: [&[Sample]; 5] = [
+        &[dir("etc"), file("etc/passwd", "root"), dir("d"), file("d/x", "1")],
+        &[file("etc/group", "wheel")],
+        &[file("srv", "silent")],
+        &[file(".wh.d", "")],
+        &[with_mode(dir(""), 0o711)],
+    ];
+    let snapshot = layers.iter().fold(Snapshot::scratch(), |below, layer| write(&case.snapshots, &below, layer));
+    let look = |path: &str| case.snapshots.tree(&snapshot).lookup(Path::new(path)).map(|node| node.is_some());
+    for (path, there) in [("etc/passwd", true), ("etc/shadow", false), ("d/x", false), ("d", false), ("srv/x", false)] {
+        assert_eq!(look(path).unwrap(), there, "{path}");
+    }
+    let id = snapshot.deltas().nth(2).unwrap();
+    fs::rename(case._dir.path().join("deltas").join(&id.0).join("fs"), case._dir.path().join("away")).unwrap();
+    for (path, there) in [("etc/passwd", true), ("etc/shadow", false), ("d/x", false), ("", true)] {
+        assert_eq!(look(path).unwrap(), there, "{path}");
+    }
+    assert!(look("srv").is_err(), "the one that has it was opened, and is not there any more");
+}
+
+#[test]
 fn an_adopted_snapshot_is_found_as_an_image() {
     let case = overlay();
     let cancel = Cancel::new();

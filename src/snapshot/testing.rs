@@ -1,8 +1,12 @@
 //! What the tests of this module share.
 
+use std::fs::{self, Permissions};
 use std::io::Cursor;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use proptest::prelude::*;
 
 use super::delta::{Stack, default_root};
 use super::memory::{Keep, MemoryDelta};
@@ -101,4 +105,48 @@ pub fn layer_blob(name: &str) -> LayerBlob {
     let digest = Digest::of(name);
     let descriptor = Descriptor::new("application/vnd.oci.image.layer.v1.tar", digest, name.len() as u64);
     LayerBlob { descriptor, diff_id: DiffId(digest) }
+}
+
+/// What a step may do in the directory that tests begin with: `d/sub/x`, `d/y`, and `h1` with its second name `h2`.
+#[derive(Debug, Clone)]
+pub enum Act {
+    Write(&'static str),
+    Remove(&'static str),
+    Dir(&'static str),
+    Link(&'static str, &'static str),
+    Move(&'static str, &'static str),
+    Mode(&'static str, u32),
+    /// Changes a file by a name that is gone afterwards.
+    WriteThrough(&'static str, &'static str),
+}
+
+impl Act {
+    /// What cannot be done where things stand is not done.
+    pub fn carry_out(&self, root: &Path) {
+        let _ = match self {
+            Self::Write(path) => fs::write(root.join(path), path),
+            Self::Remove(path) => fs::remove_dir_all(root.join(path)).or_else(|_| fs::remove_file(root.join(path))),
+            Self::Dir(path) => fs::create_dir(root.join(path)),
+            Self::Link(path, new) => fs::hard_link(root.join(path), root.join(new)),
+            Self::Move(path, new) => fs::rename(root.join(path), root.join(new)),
+            Self::Mode(path, mode) => fs::set_permissions(root.join(path), Permissions::from_mode(*mode)),
+            Self::WriteThrough(path, new) => fs::hard_link(root.join(path), root.join(new))
+                .and_then(|()| fs::write(root.join(new), new))
+                .and_then(|()| fs::remove_file(root.join(new))),
+        };
+    }
+}
+
+pub fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let path = || prop::sample::select(vec!["a", "b", "d", "d/sub", "d/sub/x", "d/y", "d/z", "h1", "h2", "a/n", "b/n"]);
+    let act = prop_oneof![
+        path().prop_map(Act::Write),
+        path().prop_map(Act::Remove),
+        path().prop_map(Act::Dir),
+        (path(), path()).prop_map(|(path, new)| Act::Link(path, new)),
+        (path(), path()).prop_map(|(path, new)| Act::Move(path, new)),
+        (path(), prop::sample::select(vec![0o700, 0o755])).prop_map(|(path, mode)| Act::Mode(path, mode)),
+        (path(), path()).prop_map(|(path, new)| Act::WriteThrough(path, new)),
+    ];
+    prop::collection::vec(act, 1..6)
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use super::delta::{Answer, Delta, Name, Stack};
+use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
+use super::folder::{Folder, Top};
 use super::index;
 use super::memory::{Keep, MemoryDelta};
 use super::stack::{DeltaId, ImageLayer, Snapshot, StackDelta};
@@ -20,12 +22,8 @@ use crate::layer::{self, Target};
 use crate::store::lock::FileLock;
 
 /// The folder of a delta. Layers must be unpacked.
-pub(super) fn dir(snapshots: &Snapshots, delta: &StackDelta) -> Result<PathBuf> {
-    let inner = &snapshots.0;
-    match delta {
-        StackDelta::Made(id) => Ok(inner.delta_dir(id)),
-        StackDelta::Layer(layer) => inner.unpacked_dir(layer)?.ok_or_else(|| Error::MissingDelta { id: delta.id() }),
-    }
+pub(super) fn folder(snapshots: &Snapshots, delta: &StackDelta) -> Result<Arc<Folder>> {
+    snapshots.0.folder(delta)?.ok_or_else(|| Error::MissingDelta { id: delta.id() })
 }
 
 /// Unpacks every layer of a snapshot that is not, several at a time.
@@ -33,13 +31,12 @@ pub(super) fn ensure(snapshots: &Snapshots, snapshot: &Snapshot, cancel: &Cancel
     let mut missing: Vec<Arc<ImageLayer>> = Vec::new();
     for delta in snapshot.deltas.iter() {
         match delta {
-            StackDelta::Made(id) if !inner_has(snapshots, id) => return Err(Error::MissingDelta { id: id.clone() }),
-            StackDelta::Layer(layer)
-                if snapshots.0.unpacked_dir(layer)?.is_none() && missing.iter().all(|l| l.chain != layer.chain) =>
-            {
+            _ if snapshots.0.folder(delta)?.is_some() => {}
+            StackDelta::Made(id) => return Err(Error::MissingDelta { id: id.clone() }),
+            StackDelta::Layer(layer) if missing.iter().all(|l| l.chain != layer.chain) => {
                 missing.push(Arc::clone(layer));
             }
-            _ => {}
+            StackDelta::Layer(_) => {}
         }
     }
     match &*missing {
@@ -47,10 +44,6 @@ pub(super) fn ensure(snapshots: &Snapshots, snapshot: &Snapshot, cancel: &Cancel
         [one] => unpack(snapshots, one, None, cancel),
         _ => together(snapshots, &missing, cancel),
     }
-}
-
-fn inner_has(snapshots: &Snapshots, id: &DeltaId) -> bool {
-    snapshots.0.delta_dir(id).join("fs").exists()
 }
 
 /// Unpacks layers side by side. One that must know what is below waits until that is unpacked; most never ask, since
@@ -167,12 +160,13 @@ pub(super) struct LazyLayer {
     what: StackDelta,
     /// The layers that are being unpacked now: wait for them, rather than read them twice.
     gates: Option<Gates>,
+    folder: OnceLock<Arc<Folder>>,
     opened: OnceLock<Opened>,
-    unpacked: OnceLock<Arc<dyn Delta>>,
+    unpacked: OnceLock<DiskDelta>,
 }
 
 enum Opened {
-    Folder(Arc<dyn Delta>),
+    Folder(DiskDelta),
     Table(MemoryDelta),
 }
 
@@ -186,7 +180,29 @@ impl LazyLayer {
     }
 
     fn new(snapshots: Snapshots, what: StackDelta) -> Self {
-        Self { snapshots, what, gates: None, opened: OnceLock::new(), unpacked: OnceLock::new() }
+        Self {
+            snapshots,
+            what,
+            gates: None,
+            folder: OnceLock::new(),
+            opened: OnceLock::new(),
+            unpacked: OnceLock::new(),
+        }
+    }
+
+    /// The delta's folder; none for a layer that is not unpacked.
+    fn folder(&self) -> Result<Option<&Arc<Folder>>> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(Some(folder));
+        }
+        let inner = &self.snapshots.0;
+        if let (StackDelta::Layer(layer), Some(gates)) = (&self.what, &self.gates) {
+            gates[&layer.chain].wait().at(&inner.dir)?;
+        }
+        match (inner.folder(&self.what)?, &self.what) {
+            (None, StackDelta::Made(id)) => Err(Error::MissingDelta { id: id.clone() }),
+            (folder, _) => Ok(folder.map(|folder| self.folder.get_or_init(|| folder))),
+        }
     }
 
     fn opened(&self) -> io::Result<&Opened> {
@@ -198,47 +214,53 @@ impl LazyLayer {
     }
 
     fn open_now(&self) -> Result<Opened> {
-        let inner = &self.snapshots.0;
-        let layer = match &self.what {
-            StackDelta::Made(id) => return Ok(Opened::Folder(self.folder(&inner.delta_dir(id))?)),
-            StackDelta::Layer(layer) => layer,
-        };
-        if let Some(gates) = &self.gates {
-            gates[&layer.chain].wait().at(&inner.dir)?;
+        match (self.folder()?, &self.what) {
+            (Some(folder), _) => Ok(Opened::Folder(self.open_folder(folder)?)),
+            (None, StackDelta::Layer(layer)) => Ok(Opened::Table(table(&self.snapshots, layer)?)),
+            (None, StackDelta::Made(id)) => Err(Error::MissingDelta { id: id.clone() }),
         }
-        if let Some(dir) = inner.unpacked_dir(layer)? {
-            return Ok(Opened::Folder(self.folder(&dir)?));
-        }
-        Ok(Opened::Table(table(&self.snapshots, layer)?))
     }
 
-    fn folder(&self, dir: &Path) -> Result<Arc<dyn Delta>> {
-        match self.snapshots.0.open_delta(dir) {
-            Ok(delta) => Ok(Arc::new(delta)),
+    fn open_folder(&self, folder: &Folder) -> Result<DiskDelta> {
+        match self.snapshots.0.open_delta(&folder.path) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Err(Error::MissingDelta { id: self.what.id() })
             }
-            Err(error) => Err(error),
+            other => other,
         }
+    }
+
+    /// Whether the delta says nothing of a path for certain, by what is remembered of its folder.
+    fn is_silent(&self, path: &Path) -> io::Result<bool> {
+        if path.as_os_str().is_empty() || matches!(self.opened.get(), Some(Opened::Table(_))) {
+            return Ok(false);
+        }
+        let Some(folder) = self.folder().map_err(into_io)? else { return Ok(false) };
+        if let Some(top) = folder.top.get() {
+            return Ok(!top.may_have(path));
+        }
+        let Opened::Folder(delta) = self.opened()? else { return Ok(false) };
+        let top = Top::of(delta)?;
+        Ok(!folder.top.get_or_init(|| top).may_have(path))
     }
 
     fn delta(&self) -> io::Result<&dyn Delta> {
         Ok(match self.opened()? {
-            Opened::Folder(delta) => &**delta,
+            Opened::Folder(delta) => delta,
             Opened::Table(table) => table,
         })
     }
 
     /// The layer as a folder, whatever that takes.
-    fn unpacked(&self) -> Result<&dyn Delta> {
+    fn unpacked(&self) -> Result<&DiskDelta> {
         if let Some(delta) = self.unpacked.get() {
-            return Ok(&**delta);
+            return Ok(delta);
         }
         if let StackDelta::Layer(layer) = &self.what {
             unpack(&self.snapshots, layer, None, &Cancel::new())?;
         }
-        let delta = self.folder(&dir(&self.snapshots, &self.what)?)?;
-        Ok(&**self.unpacked.get_or_init(|| delta))
+        let delta = self.open_folder(&*folder(&self.snapshots, &self.what)?)?;
+        Ok(self.unpacked.get_or_init(|| delta))
     }
 }
 
@@ -269,6 +291,9 @@ fn table(snapshots: &Snapshots, layer: &Arc<ImageLayer>) -> Result<MemoryDelta> 
 
 impl Delta for LazyLayer {
     fn find(&self, path: &Path) -> io::Result<Answer> {
+        if self.is_silent(path)? {
+            return Ok(Answer::default());
+        }
         self.delta()?.find(path)
     }
 

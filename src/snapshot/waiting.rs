@@ -22,6 +22,9 @@ use crate::sys::Root;
 /// Each is as large as what it was made of: enough for stages side by side, or for bases in turn.
 const MAX: usize = 4;
 
+/// The folder that they wait in.
+pub(super) const FOLDER: &str = "roots";
+
 const FILES: [&str; 2] = ["root", "root.owners"];
 
 /// Moves a directory that is `base`, or was made so, to `place/root`. What it looked like when it was left, where that is
@@ -32,10 +35,10 @@ pub(super) fn take(
     place: &Path,
     cancel: &Cancel,
 ) -> Result<Option<Option<Stamps>>> {
-    let identity = base.identity();
-    if claim(&folder(snapshots).join(identity.hex()), place)? {
+    let named = folder(snapshots).join(base.identity().hex());
+    if claim(&named, place)? {
         // What is there under this name was left there once, by whoever made its last delta.
-        return Ok(Some(snapshots.0.left().remove(&identity)));
+        return Ok(Some(known(snapshots, base, &named)));
     }
     for candidate in candidates(snapshots, base)? {
         let Candidate { path, snapshot, common } = candidate;
@@ -44,8 +47,14 @@ pub(super) fn take(
             // Another process was faster.
             continue;
         }
-        match plan.carry_out(snapshots, &place.join("root"), cancel) {
-            Ok(()) => return Ok(Some(None)),
+        let root = place.join("root");
+        let mut known = known(snapshots, &snapshot, &path);
+        let brought = plan.carry_out(snapshots, &root, cancel).and_then(|()| match &mut known {
+            Some(looks) => looks.again(&root, cancel).map(drop),
+            None => Ok(()),
+        });
+        match brought {
+            Ok(()) => return Ok(Some(known)),
             Err(error) => {
                 cancel.check()?;
                 // Whatever is wrong with it, a copy will do.
@@ -56,6 +65,13 @@ pub(super) fn take(
         }
     }
     Ok(None)
+}
+
+/// What a directory looked like that this process left under the name of what it is.
+fn known(snapshots: &Snapshots, snapshot: &Snapshot, path: &Path) -> Option<Stamps> {
+    let identity = snapshot.identity();
+    let is_named = path.file_name().is_some_and(|name| name == identity.hex().as_str());
+    is_named.then(|| snapshots.0.left().remove(&identity)).flatten()
 }
 
 /// Keeps `place/root` for a step on top of this snapshot, which was made in it just now.
@@ -77,7 +93,7 @@ pub(super) fn give_back(
     cancel: &Cancel,
 ) -> Result<()> {
     let root = place.join("root");
-    let now = Stack::new(vec![Arc::new(DiskDelta::open(&root, snapshots.0.host).at(&root)?)]);
+    let now = Stack::new(vec![Arc::new(DiskDelta::open(&root, snapshots.0.host()?).at(&root)?)]);
     let Some(plan) = Plan::to_undo(changes, &now, snapshots.tree(base)).at(&root)? else { return Ok(()) };
     plan.carry_out(snapshots, &root, cancel).at(&root)?;
     // Not under the name of what it is: there each is the only one that ever was.
@@ -100,7 +116,7 @@ fn keep(snapshots: &Snapshots, what: &Snapshot, place: &Path, name: &str) -> Res
 }
 
 fn folder(snapshots: &Snapshots) -> PathBuf {
-    snapshots.0.dir.join("roots")
+    snapshots.0.dir.join(FOLDER)
 }
 
 /// Removes the oldest, until there is room for one more.
@@ -123,6 +139,17 @@ fn make_room(snapshots: &Snapshots, folder: &Path) -> Result<()> {
         grave.discard()?;
     }
     Ok(())
+}
+
+/// Whether a step can have it: only what is still there tells what it is.
+pub(super) fn is_of_use(snapshots: &Snapshots, waiting: &Path) -> bool {
+    snapshot_of(snapshots, waiting).is_some()
+}
+
+/// What it is; none where it was taken meanwhile, or a part of that is gone.
+fn snapshot_of(snapshots: &Snapshots, waiting: &Path) -> Option<Snapshot> {
+    let text = fs::read_to_string(waiting.join("snapshot")).ok()?;
+    snapshots.load(&text).ok().flatten()
 }
 
 /// False when there is none, or no longer.
@@ -162,10 +189,7 @@ fn candidates(snapshots: &Snapshots, base: &Snapshot) -> Result<Vec<Candidate>> 
     let mut candidates = Vec::new();
     for name in list(&folder)? {
         let path = folder.join(name);
-        // Taken meanwhile, or of a dockless that did not say.
-        let Ok(text) = fs::read_to_string(path.join("snapshot")) else { continue };
-        // Only what is still there tells what it changed.
-        let Ok(Some(snapshot)) = snapshots.load(&text) else { continue };
+        let Some(snapshot) = snapshot_of(snapshots, &path) else { continue };
         let common = snapshot.deltas.iter().zip(base.deltas.iter()).take_while(|(ours, theirs)| ours == theirs).count();
         if common > 0 {
             candidates.push(Candidate { path, snapshot, common });
@@ -183,7 +207,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{apply, dir, file, hard, link};
+    use super::super::testing::{acts, apply, dir, file, hard, link};
     use super::super::tree::Tree;
     use super::*;
     use crate::snapshot::Driver;
@@ -242,7 +266,7 @@ mod tests {
             let mut active = self.snapshots.prepare(snapshot).unwrap();
             if let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() {
                 inode = fs::metadata(&root).unwrap().ino();
-                let delta = DiskDelta::open(&root, self.snapshots.0.host).unwrap();
+                let delta = DiskDelta::open(&root, self.snapshots.0.host().unwrap()).unwrap();
                 found = everything(&Stack::new(vec![Arc::new(delta)]));
             }
             // It goes back to those that wait, with nothing done to it.
@@ -331,6 +355,8 @@ mod tests {
                 fs::write(root.join("l/deep/in"), "").unwrap();
                 fs::write(root.join("keep"), "other").unwrap();
             });
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            case.fail(&base, |root| fs::write(root.join("d/sub/x"), "in a directory that stays as it is").unwrap());
             let (inode, found) = case.root(&base);
             assert_eq!(found, everything(&*case.snapshots.tree(&base)));
             assert_eq!((inode, case.waiting()), (first, 1), "the same directory");
@@ -386,40 +412,23 @@ mod tests {
         assert_eq!(fs::read_dir(case.dir.path().join("active")).unwrap().count(), 0);
     }
 
-    #[derive(Debug, Clone)]
-    enum Act {
-        Write(&'static str),
-        Remove(&'static str),
-        Dir(&'static str),
-        Link(&'static str, &'static str),
-        Move(&'static str, &'static str),
-        Mode(&'static str, u32),
-    }
-
-    fn act(root: &Path, act: &Act) {
-        // What cannot be done where things stand is not done.
-        let _ = match act {
-            Act::Write(path) => fs::write(root.join(path), path),
-            Act::Remove(path) => fs::remove_dir_all(root.join(path)).or_else(|_| fs::remove_file(root.join(path))),
-            Act::Dir(path) => fs::create_dir(root.join(path)),
-            Act::Link(path, new) => fs::hard_link(root.join(path), root.join(new)),
-            Act::Move(path, new) => fs::rename(root.join(path), root.join(new)),
-            Act::Mode(path, mode) => fs::set_permissions(root.join(path), fs::Permissions::from_mode(*mode)),
-        };
-    }
-
-    fn acts() -> impl Strategy<Value = Vec<Act>> {
-        let path =
-            || prop::sample::select(vec!["a", "b", "d", "d/sub", "d/sub/x", "d/y", "d/z", "h1", "h2", "a/n", "b/n"]);
-        let act = prop_oneof![
-            path().prop_map(Act::Write),
-            path().prop_map(Act::Remove),
-            path().prop_map(Act::Dir),
-            (path(), path()).prop_map(|(path, new)| Act::Link(path, new)),
-            (path(), path()).prop_map(|(path, new)| Act::Move(path, new)),
-            (path(), prop::sample::select(vec![0o700, 0o755])).prop_map(|(path, mode)| Act::Mode(path, mode)),
-        ];
-        prop::collection::vec(act, 1..6)
+    #[test]
+    fn a_prune_takes_what_nobody_keeps_or_can_use() {
+        let case = case(ownership());
+        let base = base(&case);
+        let gone = case.copy(&base, &[file("more", "")]);
+        case.root(&gone);
+        let roots = || case.snapshots.usage().unwrap().into_iter().filter(|usage| usage.is_root).collect::<Vec<_>>();
+        let waiting = roots();
+        assert!(matches!(&waiting[..], [root] if root.bytes > 0), "one waits");
+        case.snapshots.prune(&|_| true).unwrap();
+        assert_eq!(roots(), waiting);
+        case.snapshots.prune(&|id| *id != gone.deltas().last().unwrap()).unwrap();
+        assert_eq!(roots(), [], "nobody can say what it is");
+        case.root(&base);
+        let kept: Vec<_> = base.deltas().collect();
+        case.snapshots.prune(&|id| kept.contains(id)).unwrap();
+        assert_eq!((roots(), case.waiting()), (Vec::new(), 0));
     }
 
     proptest! {
@@ -433,7 +442,7 @@ mod tests {
             let case = case(Ownership::Stored);
             let mut all = vec![base(&case)];
             for (on, acts, fails) in steps {
-                let work = |root: &Path| acts.iter().for_each(|one| act(root, one));
+                let work = |root: &Path| acts.iter().for_each(|one| one.carry_out(root));
                 match fails {
                     true => case.fail(on.get(&all), work),
                     false => all.push(case.step(on.get(&all), work)),

@@ -5,12 +5,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{BlobRead, BlobStore, BlobWrite, Error, Result, Verified, verify};
 use crate::base::{Digest, Hasher};
+use crate::sys::quiet;
 
 /// Blobs below one directory.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl DiskBlobs {
 
 /// Never follows a symlink in the last place: a layout may come from anywhere.
 fn open_plain(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+    Ok(quiet::open_in(rustix::fs::CWD, path.as_os_str())?.into())
 }
 
 fn read_dir(dir: &Path) -> Result<Box<dyn Iterator<Item = io::Result<fs::DirEntry>>>> {

@@ -8,6 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::quiet;
+
 /// How many nested directories [`remove`] holds open. What lies deeper is first moved up, so that a tree of any
 /// depth can be removed with the usual limit of 1024 descriptors, shared with all else that runs.
 const OPEN_DEPTH: usize = 64;
@@ -25,7 +27,7 @@ pub fn open(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
 pub fn list(dir: impl AsFd) -> io::Result<Vec<(OsString, FileType)>> {
     let mut found = Vec::new();
     // Opened anew: the descriptor given may be O_PATH, and its offset is shared with its other holders.
-    let mut entries = Dir::new(rustix::fs::openat(dir, ".", READ, Mode::empty())?)?;
+    let mut entries = Dir::new(quiet::open(dir, ".", READ)?)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();

@@ -12,14 +12,17 @@ pub mod net;
 pub mod notify;
 pub mod owner;
 pub mod process;
+pub mod quiet;
 pub mod root;
 pub mod rootfs;
 pub mod seccomp;
 pub mod signals;
 pub mod trace;
+mod watch;
 mod xattr;
 
 pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};
 pub use root::{LastDirs, Parents, Root};
 pub use rootfs::RootFs;
+pub use watch::Watch;

@@ -129,30 +129,30 @@ impl Listener {
         gone_is_fine(self.ioctl(libc::SECCOMP_IOCTL_NOTIF_SEND, &mut raw).map(drop))
     }
 
-    /// Answers a call with a descriptor: the caller gets one of its own.
-    pub fn answer_descriptor(
-        &self,
-        notification: &Notification,
-        file: BorrowedFd<'_>,
-        close_on_exec: bool,
-    ) -> io::Result<()> {
+    /// Answers a call with a descriptor: the caller gets one of its own, which it asked for with these flags.
+    pub fn answer_descriptor(&self, notification: &Notification, file: OwnedFd, flags: OFlags) -> io::Result<()> {
+        // Whoever is answered may close the file and have it run at once: it is busy as long as a writer is left here.
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         let mut raw = libc::seccomp_notif_addfd {
             id: notification.id,
-            flags: ADDFD_FLAG_SEND,
+            flags: if writes { 0 } else { ADDFD_FLAG_SEND },
             srcfd: u32::try_from(file.as_raw_fd()).unwrap_or(u32::MAX),
             newfd: 0,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC.unsigned_abs() } else { 0 },
+            newfd_flags: (flags & OFlags::CLOEXEC).bits(),
         };
-        let sent = self.ioctl(libc::SECCOMP_IOCTL_NOTIF_ADDFD, &mut raw);
-        match sent {
+        match self.ioctl(libc::SECCOMP_IOCTL_NOTIF_ADDFD, &mut raw) {
+            Ok(number) if writes => {
+                drop(file);
+                self.answer(notification, Answer::Value(number.into()))
+            }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 self.answer(notification, Answer::Errno(libc::EMFILE))
             }
             // The kernel hands over no `O_PATH` descriptor: an open one must do.
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
-                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                match rustix::fs::open(super::mount::descriptor_path(&file), flags, Mode::empty()) {
-                    Ok(open) => self.answer_descriptor(notification, open.as_fd(), close_on_exec),
+                let reading = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+                match rustix::fs::open(super::mount::descriptor_path(&file), reading, Mode::empty()) {
+                    Ok(open) => self.answer_descriptor(notification, open, flags & OFlags::CLOEXEC),
                     // Of a link there is none but an `O_PATH` one. Whoever wants it wants to change the link's mode, as
                     // the C library and GNU tar do, and takes it well that links have none.
                     Err(rustix::io::Errno::LOOP) => self.answer(notification, Answer::Errno(libc::EOPNOTSUPP)),

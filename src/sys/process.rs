@@ -56,6 +56,11 @@ pub fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this process may give files away.
+pub fn may_chown() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::CHOWN))
+}
+
 /// Whether this process may give files away, but lacks another right of those that root has in a container.
 pub fn may_only_chown() -> bool {
     let others = CapabilitySet::FOWNER | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SYS_CHROOT;

@@ -314,16 +314,6 @@ impl Parents {
     }
 }
 
-/// Opens a file for reading, not followed, without a note of when it was read: to the file system each such note is a
-/// write. Only the owner and root may ask for that; others leave the note.
-pub fn open_quietly(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match rustix::fs::openat(&dir, name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => rustix::fs::openat(&dir, name, flags, Mode::empty()),
-        other => other,
-    }
-}
-
 /// Descriptors of the directories that were used last, for several threads at once: files come in families, a few at a
 /// time. As [`Parents`], it knows nothing of changes.
 #[derive(Debug, Default)]

@@ -1,9 +1,12 @@
 //! What a build remembers, and what it does not look at.
 
-use std::fs;
-use std::time::{Duration, Instant};
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use dockless::engine::{Export, NoCache};
+use dockless::sys::dir;
 
 use crate::fixture::{Outcome, World};
 
@@ -50,6 +53,51 @@ fn a_second_build_starts_no_process_reads_no_layer_and_is_fast() {
     }
     eprintln!("warm build: {fastest:?}");
     assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+}
+
+/// All that is in a folder, and the folder.
+fn all(path: &Path, found: &mut Vec<PathBuf>) {
+    if path.symlink_metadata().unwrap().is_dir() {
+        let names = dir::names(File::open(path).unwrap()).unwrap();
+        names.into_iter().for_each(|name| all(&path.join(name), found));
+    }
+    found.push(path.to_owned());
+}
+
+/// A write waits for whoever has the file system write to disk: 40 ms of a build that takes 6. It was the notes of when
+/// files were read first, and a file without a name that tried who may own files.
+#[test]
+fn a_second_build_writes_nothing_where_it_looks() {
+    let Some(world) = World::with_busybox() else { return };
+    world.write("file", "one");
+    world.write("folder/file", "two");
+    let text = STAGES.replace("COPY file /", "COPY . /");
+    let look = || {
+        let mut found = Vec::new();
+        all(world.state.dir(), &mut found);
+        all(&world.context(), &mut found);
+        found
+    };
+    let times = |path: &PathBuf| {
+        let meta = path.symlink_metadata().unwrap();
+        (path.clone(), meta.accessed().unwrap(), (meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()))
+    };
+    world.build(&text).ok();
+    // Read so long ago that every reader would be noted wherever anything is (`relatime`).
+    let long_ago = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let read = look();
+    for path in read.iter().filter(|path| !path.is_symlink()) {
+        File::open(path).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+    }
+    // Files change their dates by that, and are too young to be known by them at once.
+    std::thread::sleep(Duration::from_millis(100));
+    world.build_in_new_state(&text).1.ok();
+    let before: Vec<_> = look().iter().map(times).collect();
+    world.build_in_new_state(&text).1.ok();
+    assert_eq!(look().iter().map(times).collect::<Vec<_>>(), before);
+    for path in read.iter().filter(|path| path.exists() && !path.is_symlink()) {
+        assert_eq!(path.metadata().unwrap().accessed().unwrap(), long_ago, "{}", path.display());
+    }
 }
 
 #[test]

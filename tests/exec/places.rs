@@ -14,8 +14,10 @@ const NOBODY: &str = "65534";
 const NOTHING: &str = "true";
 
 /// Traps 3 and 4: what container runtimes hide of /proc keeps a new one from being mounted, and the old one has to be
-/// taken with all that is mounted on it.
-const MASK: &str = "mount --bind /dev/null /proc/timer_list";
+/// taken with all that is mounted on it. Another one anywhere, of somebody's chroot, would do for the kernel: it goes.
+const MASK: &str = "while read -r _ at kind _; do \
+    if [ \"$kind\" = proc ] && [ \"$at\" != /proc ]; then umount -l \"$at\" || exit; fi; done </proc/mounts && \
+    mount --bind /dev/null /proc/timer_list";
 /// The cases that this matters to: what /proc shows, and how processes end that have no process table of their own.
 const MASKED: [&str; 2] = ["kernel file systems", "daemons"];
 

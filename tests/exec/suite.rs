@@ -453,17 +453,18 @@ fn killed(ground: &Ground) {
 pub fn signals(ground: &Ground) {
     let (root, cancel) = (ground.root(), Cancel::new());
     let raiser = cancel.clone();
+    let ready = upper(&root).join("tmp/ready");
     let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(400));
+        let started = Instant::now();
+        while !ready.exists() && started.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         raiser.cancel();
     });
-    let outcome = ground.run_until(
-        &root,
-        &shell("trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.05; done"),
-        &cancel,
-    );
+    let script = "trap 'echo told; exit 3' TERM; touch /tmp/ready; while :; do sleep 0.05; done";
+    let outcome = ground.run_until(&root, &shell(script), &cancel);
     thread.join().unwrap();
-    assert_eq!(outcome.out, "ready\ntold\n");
+    assert_eq!(outcome.out, "told\n");
 }
 
 pub fn descriptors(ground: &Ground) {

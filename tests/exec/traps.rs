@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     ("a user's new directory is never root's", making),
     ("links lead to the step's own /proc and /dev", links_to_the_kernels),
     ("what cannot be done is refused as the kernel refuses it", refusals),
+    ("no link leads from one mount into another", links_across),
 ];
 
 /// Those of steps that are supervised by a process of their own.
@@ -209,6 +210,15 @@ fn links_to_the_kernels(ground: &Ground) {
     );
     let status = "regular empty file\n".repeat(3);
     assert_eq!(out, format!("{status}there\ndevice\ndirectory\nnothing\nlink\nName:\nkept\n0\nreadable\n"));
+}
+
+/// What a step changes through a name in /dev would be seen by nobody.
+fn links_across(ground: &Ground) {
+    let script = "cd /home && echo f >f && ln f g && cd /dev && echo d >shm/d && ln shm/d shm/e && \
+        for to in /dev/shm/f shm/f /dev/f f; do ln /home/f $to 2>&1; done; cd /home; ln /dev/shm/d d 2>&1; ls";
+    let told = ground.run(&ground.root(), &shell(script)).success();
+    assert_eq!(told.matches("Invalid cross-device link").count(), 5, "{told}");
+    assert!(told.ends_with("\nf\ng\n"), "{told}");
 }
 
 fn refusals(ground: &Ground) {

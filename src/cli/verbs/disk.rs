@@ -18,7 +18,7 @@ pub struct DuArgs {
     #[arg(short, long)]
     verbose: bool,
     /// Only some: type=KIND, id=ID, description=WORDS, inuse=BOOL, unused-for=DURATION, until=DURATION; the kinds are
-    /// image, blob, snapshot, cache-mount, source, volume
+    /// image, blob, snapshot, root, cache-mount, source, volume
     #[arg(short, long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
 }
@@ -50,6 +50,7 @@ pub fn kind_name(kind: UsageKind) -> &'static str {
         UsageKind::Image => "image",
         UsageKind::Blob => "blob",
         UsageKind::Snapshot => "snapshot",
+        UsageKind::Root => "root",
         UsageKind::CacheMount => "cache-mount",
         UsageKind::Source => "source",
         UsageKind::Volume => "volume",
@@ -68,7 +69,9 @@ fn filter(typed: &[String]) -> Result<Filter, String> {
             "type" => match value {
                 "image" => drop(filter.kinds.insert(UsageKind::Image)),
                 "blob" => drop(filter.kinds.insert(UsageKind::Blob)),
-                "snapshot" | "regular" => drop(filter.kinds.insert(UsageKind::Snapshot)),
+                "snapshot" => drop(filter.kinds.insert(UsageKind::Snapshot)),
+                "root" => drop(filter.kinds.insert(UsageKind::Root)),
+                "regular" => filter.kinds.extend([UsageKind::Snapshot, UsageKind::Root]),
                 "cache-mount" | "exec.cachemount" => drop(filter.kinds.insert(UsageKind::CacheMount)),
                 "source" | "source.local" | "source.git.checkout" => drop(filter.kinds.insert(UsageKind::Source)),
                 "volume" => drop(filter.kinds.insert(UsageKind::Volume)),

@@ -42,6 +42,9 @@ fn attend(state: &State, stored: &mut Stored, io: Io<'_>, cancel: &Cancel) -> an
     let process = process(state, stored, tree.as_ref(), cancel)?;
     let mut active = snapshots.prepare(&base)?;
     let rootfs = active.rootfs(cancel)?;
+    if process.insecure {
+        active.unconfined();
+    }
     let ended = state.executor()?.run(&rootfs, &process, io, cancel);
     // What it wrote is kept however it ended, as Docker keeps it.
     stored.snapshot = snapshots.save(&active.commit(&Cancel::new())?);

@@ -154,7 +154,8 @@ impl Named<'_> {
 
     pub(super) fn link(&self, from: &Where, to: &Where) -> io::Result<Reply> {
         if self.is_native(&[from, to])? {
-            return CONTINUE;
+            // Whatever else may be wrong, the kernel says.
+            return if self.are_apart(from, to).unwrap_or(false) { Err(errno(libc::EXDEV)) } else { CONTINUE };
         }
         if !self.names.own_root {
             self.may_link(from)?;
@@ -162,6 +163,10 @@ impl Named<'_> {
         let to = self.new_place(to)?;
         let name = OsStr::from_bytes(&to.name);
         self.may_leave(from)?;
+        let apart = self.home(from).and_then(|home| Ok(self.names.are_apart(&home, &names::host_path(&to.directory)?)));
+        if apart.unwrap_or(false) {
+            return Err(errno(libc::EXDEV));
+        }
         // By its own name where it has one: not even root may link a deleted file by its descriptor.
         let source = if from.follow || from.path.is_none() { None } else { self.place(from).ok() };
         match source {
@@ -183,6 +188,19 @@ impl Named<'_> {
             }
         }
         DONE
+    }
+
+    /// Whether two names lie in what are two file systems for the step, as /dev is one of its own: no link leads across.
+    fn are_apart(&self, from: &Where, to: &Where) -> io::Result<bool> {
+        Ok(self.names.are_apart(&self.home(from)?, &self.home(to)?))
+    }
+
+    /// Where a name lies on the host: the directory that it is in, or the file itself where it may lie anywhere.
+    fn home(&self, file: &Where) -> io::Result<Vec<u8>> {
+        match file.follow || file.path.is_none() {
+            true => names::host_path(&self.look(file)?),
+            false => names::host_path(&self.place(file)?.directory),
+        }
     }
 
     /// A name elsewhere for what is to be looked at only would be one to change it by.

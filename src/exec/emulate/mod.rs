@@ -32,7 +32,7 @@ mod trial;
 mod turn;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,8 +102,8 @@ impl Drop for Alarm<'_> {
 /// How a call is answered.
 enum Reply {
     Answer(Answer),
-    /// A new descriptor; whether it closes on exec.
-    Descriptor(OwnedFd, bool),
+    /// A new descriptor, and the flags that it was asked for with.
+    Descriptor(OwnedFd, OFlags),
 }
 
 const DONE: io::Result<Reply> = Ok(Reply::Answer(Answer::Value(0)));
@@ -280,9 +280,7 @@ impl Supervisor {
         let refuse: fn(&io::Error) -> Answer = if self.names.is_some() { refusal } else { verdict };
         match reply.unwrap_or_else(|error| Reply::Answer(refuse(&error))) {
             Reply::Answer(answer) => self.listener.answer(notification, answer),
-            Reply::Descriptor(file, close_on_exec) => {
-                self.listener.answer_descriptor(notification, file.as_fd(), close_on_exec)
-            }
+            Reply::Descriptor(file, flags) => self.listener.answer_descriptor(notification, file, flags),
         }
     }
 

@@ -44,7 +44,7 @@ impl Named<'_> {
         if (wanted & OFlags::ACCMODE) == OFlags::RDONLY
             && let Some(file) = self.told(&path)?
         {
-            return Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)));
+            return Ok(Reply::Descriptor(file, wanted));
         }
         if !self.names.own_root
             && let Err(error) = self.may_open(&path, wanted)
@@ -58,7 +58,7 @@ impl Named<'_> {
             who: self.actor(&self.who),
         };
         match self.names.open_path(self.thread(), &path, how) {
-            Ok(file) => Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))),
+            Ok(file) => Ok(Reply::Descriptor(file, wanted)),
             Err(error) if creates && error.kind() == io::ErrorKind::NotFound => {
                 if native {
                     CONTINUE
@@ -89,7 +89,7 @@ impl Named<'_> {
         if self.names.own_root && is_device(&file)? {
             return Err(errno(libc::EACCES));
         }
-        Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
+        Ok(Some(Reply::Descriptor(file, wanted)))
     }
 
     /// Makes a file where there was none a moment ago; none if somebody was faster.
@@ -112,7 +112,7 @@ impl Named<'_> {
         }
         let how = How { flags: wanted - OFlags::CREATE, mode: Mode::empty(), who: actor };
         let file = self.names.open_path(self.thread(), &real, how)?;
-        Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))
+        Ok(Reply::Descriptor(file, wanted))
     }
 
     /// Makes a file at a place; none if there is one, and that is fine.
@@ -136,7 +136,7 @@ impl Named<'_> {
             Err(Errno::EXIST) if !exclusive => return Ok(None),
             result => result?,
         };
-        Ok(Some(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC))))
+        Ok(Some(Reply::Descriptor(file, wanted)))
     }
 
     /// `struct open_how`: flags, mode, and how to resolve.

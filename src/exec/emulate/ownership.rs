@@ -194,7 +194,7 @@ impl Supervisor {
         match rustix::fs::openat(&place.directory, name, flags, mode) {
             Ok(file) => {
                 owner.set_at(&link_to(&file))?;
-                Ok(Reply::Descriptor(file, wanted.contains(OFlags::CLOEXEC)))
+                Ok(Reply::Descriptor(file, wanted))
             }
             // Somebody was faster: then it is an existing file.
             Err(Errno::EXIST) => CONTINUE,

@@ -53,5 +53,5 @@ fn answer(calls: &OwnedFd, giver: &impl AsFd) -> io::Result<()> {
     if memory::read_string(notification.thread, notification.arguments[1])? != NAME.as_bytes() {
         return Err(io::Error::other("another process's memory reads wrong"));
     }
-    listener.answer_descriptor(&notification, giver.as_fd(), true)
+    listener.answer_descriptor(&notification, giver.as_fd().try_clone_to_owned()?, OFlags::WRONLY | OFlags::CLOEXEC)
 }

@@ -19,8 +19,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use crate::base::patterns::Matcher;
 use crate::base::{Cancel, Digest};
 use crate::snapshot::{FileData, Node, Tree};
-use crate::sys::root::open_quietly;
-use crate::sys::{Kind, LastDirs, Meta, Mtime, Root, meta};
+use crate::sys::{Kind, LastDirs, Meta, Mtime, Root, meta, quiet};
 use digests::Digests;
 use scan::{Scan, Seen, Stamp};
 
@@ -143,7 +142,7 @@ impl LocalContext {
 
     /// In one call, since the walk saw a regular file there. The last name is not followed.
     fn open_file(&self, path: &Path) -> io::Result<File> {
-        self.beside(path, |dir, name| Ok(open_quietly(dir, name)?.into()))
+        self.beside(path, |dir, name| Ok(quiet::open_in(dir, name)?.into()))
     }
 }
 

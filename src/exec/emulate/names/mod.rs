@@ -47,6 +47,8 @@ pub struct Names {
     root_path: Vec<u8>,
     /// Longest target first: the first that a path is in is the right one.
     entries: Vec<Entry>,
+    /// Where on the host lies what is as if mounted, longest path first.
+    mounts: Vec<Vec<u8>>,
     /// Something is there to be looked at only.
     pub has_read_only: bool,
     /// Whose the files in memory are, where the kernel cannot say it, and which permission bits they have.
@@ -139,6 +141,13 @@ impl Names {
             entries.push(Entry { target: entry.target.clone().into_bytes(), lead, read_only: entry.read_only });
         }
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.target.len()));
+        let placed = view.placed.iter().map(|path| path.as_ref().as_os_str().as_bytes());
+        let shown = entries.iter().filter_map(|entry| match &entry.lead {
+            Opened::Directory(_, path) => Some(path.as_slice()),
+            _ => None,
+        });
+        let mut mounts: Vec<Vec<u8>> = placed.chain(shown).map(<[u8]>::to_vec).collect();
+        mounts.sort_by_key(|path| std::cmp::Reverse(path.len()));
         let mut words: Vec<Vec<u8>> =
             entries.iter().flat_map(|entry| path::names(&entry.target)).map(<[u8]>::to_vec).collect();
         words.sort();
@@ -149,6 +158,7 @@ impl Names {
             has_read_only: entries.iter().any(|entry| entry.read_only),
             memory,
             entries,
+            mounts,
             words,
             near: Near::default(),
             shepherd,
@@ -355,6 +365,12 @@ impl Names {
     /// Whether a path of the host lies in the root.
     pub fn is_in_root(&self, host: &[u8]) -> bool {
         path::below(host, &self.root_path).is_some()
+    }
+
+    /// Whether one of two paths of the host lies, for the step, on a file system that the other does not lie on.
+    pub fn are_apart(&self, one: &[u8], other: &[u8]) -> bool {
+        let mount = |host| self.mounts.iter().position(|mount| path::below(host, mount).is_some());
+        mount(one) != mount(other)
     }
 
     /// Opens the directory for a new name; never one of the view's own.
