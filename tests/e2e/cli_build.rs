@@ -270,7 +270,7 @@ fn compose_builds_the_images_of_services() {
     );
     let docker = |words: &str| place.run("docker", words.split_whitespace());
     let word = |image: &str| docker(&format!("run --rm {image} cat /word")).ok();
-    docker("compose -f proj/docker-compose.yml build --progress plain").ok();
+    docker("compose --progress plain -f proj/docker-compose.yml build").ok();
     assert_eq!((word("acct/app:7").as_str(), docker("images -q acct/worker").ok().as_str()), ("from 7\n", ""));
     let there = |face: &str, words: &str| {
         let mut command = place.command(face);

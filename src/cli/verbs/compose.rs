@@ -32,6 +32,9 @@ pub struct Args {
     /// Services of this profile too; may be repeated [default: $COMPOSE_PROFILES]
     #[arg(long = "profile", value_name = "NAME")]
     profiles: Vec<String>,
+    /// How to show progress
+    #[arg(long, value_name = "MODE", value_enum)]
+    progress: Option<Mode>,
     #[command(flatten)]
     ignored: Ignored,
     #[command(subcommand)]
@@ -40,7 +43,7 @@ pub struct Args {
 
 ignored_flags!(
     /// How compose talks to a terminal and to a daemon.
-    Ignored { switches: ["compatibility"], values: ["ansi", "parallel"] }
+    Ignored { switches: ["compatibility", "no-ansi", "verbose"], values: ["ansi", "parallel"] }
 );
 
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -142,6 +145,9 @@ pub fn run(args: &Args, outer: &Session) -> anyhow::Result<Exit> {
     }
     let plan = definition.plan(&targets, &build.overrides(&env)?).map_err(usage)?;
     let mut wishes = build.wishes.clone();
+    if let Some(mode) = args.progress {
+        wishes.progress = mode;
+    }
     if build.quiet {
         wishes.progress = Mode::Quiet;
     }
