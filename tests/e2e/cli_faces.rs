@@ -144,7 +144,9 @@ fn buildctl_builds_dockerfiles_and_definitions() {
     let base = "build --frontend dockerfile.v0 --local context=. --local dockerfile=.";
     buildctl(&format!("{base} --opt build-arg:WORD=hi --opt target=test --output type=local,dest=out")).ok();
     assert_eq!(place.read("out/word"), "hi\n");
-    buildctl(&format!("{base} --output type=image,name=acct/x:1")).ok();
+    let named = buildctl(&format!("{base} --output type=image,name=acct/x:1 --trace trace.json"));
+    assert!(named.err.contains("--trace has no meaning without a daemon"), "{}", named.err);
+    named.ok();
     assert_eq!(place.dockless("images -q acct/x:1").ok().lines().count(), 1);
     place.write("limits/Dockerfile", &format!("FROM {BUSYBOX}\nRUN ulimit -n >/n; df -k /dev/shm >/shm\n"));
     let limits = base.replace("=.", "=limits");
