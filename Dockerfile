@@ -19,13 +19,15 @@ EOF
 ARG BINARY=target/dockless
 COPY --chmod=0755 ${BINARY} /usr/local/bin/dockless
 
-# One binary answers to every name; the resource finds its three programs where Concourse looks for them.
+# One binary answers to every name; the resource finds its three programs where Concourse looks for them, and
+# pipelines that were written for kaniko its executor.
 RUN <<EOF
 set -eu
-for face in docker img buildctl buildctl-daemonless.sh build; do
+for face in docker docker-compose img buildctl buildctl-daemonless.sh build; do
     ln -s dockless "/usr/local/bin/$face"
 done
-mkdir -p /opt/resource
+mkdir -p /kaniko /opt/resource
+ln -s /usr/local/bin/dockless /kaniko/executor
 for program in check in out; do
     ln -s /usr/local/bin/dockless "/opt/resource/$program"
 done

@@ -49,6 +49,14 @@ fn quoted_field(text: &str) -> Option<(String, &str)> {
     }
 }
 
+/// The line that [`fields`] reads as these.
+pub fn line<'a>(fields: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted = |field: &str| {
+        if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    };
+    fields.into_iter().map(quoted).collect::<Vec<_>>().join(",")
+}
+
 /// Fields split at their first `=`; a field without one has no value. Keys are lower-cased and trimmed.
 pub fn pairs(line: &str) -> Result<Vec<(String, Option<String>)>, String> {
     Ok(fields(line)?
@@ -96,7 +104,8 @@ mod tests {
         #[test]
         fn quoting_any_fields_gives_them_back(list in proptest::collection::vec(".{0,8}", 1..5)) {
             let line = list.iter().map(|f| format!("\"{}\"", f.replace('"', "\"\""))).collect::<Vec<_>>().join(",");
-            prop_assert_eq!(fields(&line).unwrap(), list);
+            prop_assert_eq!(fields(&line).unwrap(), &list[..]);
+            prop_assert_eq!(fields(&super::line(list.iter().map(String::as_str))).unwrap(), list);
         }
 
         #[test]

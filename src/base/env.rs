@@ -48,6 +48,12 @@ impl Env {
         self
     }
 
+    /// The same for somebody who stands in another folder.
+    pub fn at(mut self, cwd: &Path) -> Self {
+        cwd.clone_into(&mut self.cwd);
+        self
+    }
+
     pub fn cwd(&self) -> &Path {
         &self.cwd
     }

@@ -2,6 +2,7 @@
 //! environment, time, progress events, secrets, cancellation. Nothing here touches disk or network.
 
 pub mod cancel;
+pub mod causes;
 pub mod clean;
 pub mod csv;
 pub mod digest;

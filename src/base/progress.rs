@@ -109,7 +109,8 @@ impl Progress {
         };
         self.send(vertex(None, None));
         let result = work(&Step { progress: self.clone(), vertex: digest });
-        let error = result.as_ref().err().map(ToString::to_string);
+        // With its causes, where it is an `anyhow::Error`.
+        let error = result.as_ref().err().map(|error| format!("{error:#}"));
         self.send(vertex(Some(SystemTime::now()), error));
         result
     }

@@ -1,7 +1,8 @@
 //! Where a build's files come from, as typed: a folder, an address, or standard input.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -20,7 +21,7 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
         let source = match file {
             Some("-") => stdin_dockerfile()?,
             Some(path) if is_address(path) => DockerfileSource::Remote(path.to_owned()),
-            Some(path) if path.starts_with('/') => here(path)?,
+            Some(path) if path.starts_with('/') => here(Path::new(path))?,
             // Inside the address, not here.
             file => DockerfileSource::Path(file.map(Into::into)),
         };
@@ -39,10 +40,15 @@ pub fn resolve(session: &Session, context: &str, file: Option<&str>) -> anyhow::
         Some(path) if is_address(path) => DockerfileSource::Remote(path.to_owned()),
         Some(path) => {
             let path = session.absolute(path);
-            if !path.is_file() {
-                return Err(missing(format!("Dockerfile {} does not exist", path.display())));
+            match fs::metadata(&path) {
+                Err(_) => return Err(missing(format!("Dockerfile {} does not exist", path.display()))),
+                Ok(meta) if meta.is_dir() => {
+                    return Err(usage(format!("Dockerfile {} is a folder", path.display())));
+                }
+                Ok(meta) if meta.is_file() => DockerfileSource::Path(Some(path)),
+                // A pipe, `-f <(…)`, which is read once.
+                Ok(_) => here(&path)?,
             }
-            DockerfileSource::Path(Some(path))
         }
         None => {
             if !["Dockerfile", "dockerfile"].iter().any(|name| dir.join(name).exists()) {
@@ -75,10 +81,12 @@ fn is_address(text: &str) -> bool {
     ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|start| text.starts_with(start))
 }
 
-/// A Dockerfile of this machine for a context that is elsewhere.
-fn here(path: &str) -> anyhow::Result<DockerfileSource> {
-    let text = fs::read_to_string(path).map_err(|error| missing(format!("Dockerfile {path}: {error}")))?;
-    Ok(DockerfileSource::Text { name: path.to_owned(), text })
+/// A Dockerfile of this machine that is no file of the context.
+fn here(path: &Path) -> anyhow::Result<DockerfileSource> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST_DOCKERFILE).read_to_string(&mut text));
+    read.map_err(|error| missing(format!("Dockerfile {}: {error}", path.display())))?;
+    Ok(DockerfileSource::Text { name: path.display().to_string(), text })
 }
 
 fn stdin_dockerfile() -> anyhow::Result<DockerfileSource> {

@@ -46,6 +46,10 @@ macro_rules! ignored_flags {
 }
 pub(crate) use ignored_flags;
 
+/// The short forms that docker has of such flags.
+const SHORT: [(&str, char); 5] =
+    [("memory", 'm'), ("cpu-shares", 'c'), ("host", 'H'), ("context", 'c'), ("log-level", 'l')];
+
 pub(crate) fn add_ignored(mut command: Command, switches: &[&'static str], values: &[&'static str]) -> Command {
     for name in switches {
         // `--rm`, `--rm=true` and `--rm=false` are all typed; none changes anything.
@@ -60,7 +64,8 @@ pub(crate) fn add_ignored(mut command: Command, switches: &[&'static str], value
         );
     }
     for name in values {
-        command = command.arg(Arg::new(*name).long(*name).action(ArgAction::Append).hide(true));
+        let short = SHORT.iter().find(|(long, _)| long == name).map(|(_, short)| *short);
+        command = command.arg(Arg::new(*name).long(*name).short(short).action(ArgAction::Append).hide(true));
     }
     command
 }
@@ -80,6 +85,11 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not KEY=VALUE")),
     }
+}
+
+/// `KEY=value`, or `KEY` for an empty value: a label, as docker and buildx read it.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') { key_value(text) } else { key_value(&format!("{text}=")) }
 }
 
 /// A size as docker/go-units reads it: `64m`, `1.5GB`, `1024`; units are powers of 1024.
@@ -191,6 +201,16 @@ pub fn network_name(network: crate::exec::Network) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_need_no_value() {
+        for (text, key, value) in [("a=b=c", "a", "b=c"), ("a=", "a", ""), ("a", "a", "")] {
+            assert_eq!(label(text), Ok((key.to_owned(), value.to_owned())), "{text}");
+        }
+        for text in ["", "=b"] {
+            assert!(label(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_as_docker_reads_them() {

@@ -34,7 +34,7 @@ use crate::base::Env;
 use crate::engine::Settings;
 
 use exit::Exit;
-use faces::{buildctl, docker, dockless, img, oci_build};
+use faces::{buildctl, docker, dockless, img, kaniko, oci_build};
 use session::{Chosen, Face, Session};
 use verbs::resource;
 
@@ -43,45 +43,52 @@ pub fn main(env: Env) -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let name = words.first().and_then(|word| Path::new(word).file_name()).unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
+    let mut words = words;
+    if name == "docker-compose" {
+        words[0] = "docker".into();
+        words.insert(1, "compose".into());
+    }
     let code = match name.as_str() {
-        "docker" => parsed(Face::Docker, env, &words, |docker: docker::Docker, env| {
+        "docker" | "docker-compose" => parsed(Face::Docker, env, &words, |docker: docker::Docker, env, chosen| {
             // Docker's flag for what is otherwise a variable.
             let env = match &docker.config {
                 Some(dir) => env.with("DOCKER_CONFIG", dir),
                 None => env,
             };
             log(docker.debug);
-            let chosen = Chosen { debug: docker.debug, ..Chosen::default() };
+            let chosen = Chosen { debug: docker.debug, ..chosen };
             finish(&Session::new(env, Face::Docker, chosen), |session| docker::run(docker, session))
         }),
-        "img" => parsed(Face::Img, env, &words, |img: img::Img, env| {
+        "img" => parsed(Face::Img, env, &words, |img: img::Img, env, chosen| {
             log(img.debug);
-            let chosen = Chosen { state: img.state.clone(), debug: img.debug, ..Chosen::default() };
+            let chosen = Chosen { state: img.state.clone(), debug: img.debug, ..chosen };
             finish(&Session::new(env, Face::Img, chosen), |session| img::run(img, session))
         }),
         "buildctl" | "buildctl-daemonless.sh" => {
-            parsed(Face::Buildctl, env, &words, |args: buildctl::Buildctl, env| {
+            parsed(Face::Buildctl, env, &words, |args: buildctl::Buildctl, env, chosen| {
                 log(args.debug);
-                let chosen = Chosen { debug: args.debug, ..Chosen::default() };
+                let chosen = Chosen { debug: args.debug, ..chosen };
                 finish(&Session::new(args.env(env), Face::Buildctl, chosen), |session| buildctl::run(args, session))
             })
         }
-        "build" => parsed(Face::Build, env, &words, |_: oci_build::OciBuild, env| {
-            let chosen = oci_build::chosen(&env);
+        "build" => parsed(Face::Build, env, &words, |_: oci_build::OciBuild, env, chosen| {
+            let chosen = Chosen { state: oci_build::state(&env), ..chosen };
             finish(&Session::new(env, Face::Build, chosen), oci_build::run)
+        }),
+        "executor" => parsed(Face::Kaniko, env, &words, |args: kaniko::Kaniko, env, chosen| {
+            log(args.debug());
+            let chosen = Chosen { debug: args.debug(), ..chosen };
+            finish(&Session::new(env, Face::Kaniko, chosen), |session| kaniko::run(&args, session))
         }),
         "check" | "in" | "out" => {
             // The protocol has no flags: the word before the folder is the program's own name.
-            let mut words = words;
             words[0] = "resource".into();
             words.insert(1, name.into());
-            parsed(Face::Resource, env, &words, |args: Resource, env| {
-                finish(&Session::new(env, Face::Resource, Chosen::default()), |session| {
-                    resource::run(args.verb, session)
-                })
+            parsed(Face::Resource, env, &words, |args: Resource, env, chosen| {
+                finish(&Session::new(env, Face::Resource, chosen), |session| resource::run(args.verb, session))
             })
         }
-        _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env| {
+        _ => parsed(Face::Dockless, env, &words, |args: dockless::Dockless, env, _| {
             log(args.debug);
             let settings = Settings { isolation: args.isolation, ..Settings::default() };
             let chosen = Chosen { state: args.state.clone(), settings, engine: args.engines(), debug: args.debug };
@@ -99,11 +106,14 @@ struct Resource {
 }
 
 /// Reads a face's words, and answers those that it does not understand, or that ask for help, itself.
-fn parsed<T: Parser>(face: Face, env: Env, words: &[OsString], run: impl FnOnce(T, Env) -> u8) -> u8 {
+fn parsed<T: Parser>(face: Face, env: Env, words: &[OsString], run: impl FnOnce(T, Env, Chosen) -> u8) -> u8 {
     // Docker's switches may be given a value, `--pull=false`; clap's may not.
     let typed = switches::plain(&T::command(), words);
     match T::try_parse_from(&typed) {
-        Ok(args) => run(args, env),
+        Ok(args) => match Chosen::of(&env) {
+            Ok(chosen) => run(args, env, chosen),
+            Err(error) => finish(&Session::new(env, face, Chosen::default()), |_| Err(error)),
+        },
         Err(error) => {
             // Nothing can be done for a reader that went away.
             let _ = match unsupported(&error) {

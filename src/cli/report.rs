@@ -2,14 +2,18 @@
 //! and the number that scripts get.
 
 use std::fmt::Write as _;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
+use crate::base::causes;
 use crate::engine::remote::reach;
 use crate::engine::{StepFailed, containers};
 use crate::ops::ForeignPlatform;
-use crate::{exec, frontend, image, registry, remote, store, task};
+use crate::{exec, frontend, image, registry, remote, source, store, task};
 
 use super::exit::{Exit, Hinted, Missing, Unsupported, Usage};
 use super::hidden::relative;
@@ -35,7 +39,7 @@ struct Kind<'a> {
 /// Describes an error for a person who stands in `cwd`. `face` is the name that the message begins with.
 pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Report {
     // A reader that went away (`dockless images | head -1`) is no failure to talk about.
-    if error.chain().any(is_broken_pipe) {
+    if error.chain().any(is_broken_pipe) && (is_unread(std::io::stdout()) || is_unread(std::io::stderr())) {
         return Report { exit: Exit::Process(128 + 13), text: String::new() };
     }
     let kind = classify(error);
@@ -54,31 +58,39 @@ pub fn report(error: &anyhow::Error, face: &str, cwd: &Path, colour: bool) -> Re
         let _ = writeln!(text, "{face}: stopped by {}", signal.as_str());
         return Report { exit: Exit::Process(128 + signal as u8), text };
     }
-    let _ = writeln!(text, "{face}: {}", chain(error));
+    let _ = writeln!(text, "{face}: {}", causes::line(error));
     if let Some(hint) = kind.hint {
         let _ = writeln!(text, "hint: {hint}");
     }
     Report { exit: kind.exit, text }
 }
 
-/// All causes on one line, without what a later one says again.
-fn chain(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let words = cause.to_string();
-        if words.is_empty() || line.ends_with(&words) {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&words);
-    }
-    line
-}
-
 fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Whether nobody reads any more what is written here. A registry or a program of ours that hung up breaks a pipe too.
+fn is_unread(fd: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(&fd, PollFlags::OUT)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut asked, Some(&now)), Ok(1))
+        && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+/// An error and what it came of.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// What the disk, its rights or its owner's limits refuse, whatever was asked for.
+fn is_of_the_machine(cause: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied | OutOfMemory)
+            || matches!(Errno::from_io_error(error), Some(Errno::IO | Errno::MFILE | Errno::NFILE))
+    })
 }
 
 fn classify(error: &anyhow::Error) -> Kind<'_> {
@@ -93,6 +105,10 @@ fn classify(error: &anyhow::Error) -> Kind<'_> {
         kind.step = kind.step.or_else(|| cause.downcast_ref());
         kind.dockerfile = kind.dockerfile.or_else(|| cause.downcast_ref());
         kind.config = kind.config.or_else(|| cause.downcast_ref());
+    }
+    // A program of a step that is not there is no program that was run for its code.
+    if let (Some(_), Exit::Process(_)) = (kind.step, kind.exit) {
+        kind.exit = Exit::Step;
     }
     // A container that could not be made is one number, whatever the cause.
     if error.chain().any(|cause| cause.is::<SetupFailed>()) {
@@ -119,7 +135,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
     if let Some(error) = cause.downcast_ref::<StepFailed>() {
         // A step that ran no process either cannot do what its instruction says, or failed for a reason that is known
         // further down the chain.
-        return Some((if error.process.is_some() { Exit::Step } else { Exit::Dockerfile }, None));
+        let exit = match &error.process {
+            Some(_) => Exit::Step,
+            None if error.source.chain().any(is_of_the_machine) => Exit::Failure,
+            None => Exit::Dockerfile,
+        };
+        return Some((exit, None));
     }
     if cause.is::<ForeignPlatform>() {
         let hint = "register one with binfmt_misc (Debian: qemu-user-static), or leave the platform off --platform; \
@@ -142,6 +163,12 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             exec::Error::Cancelled(_) => None,
         };
     }
+    // What is not there today may be tomorrow.
+    if matches!(cause.downcast_ref(), Some(source::HttpError::Failed { .. }))
+        || matches!(cause.downcast_ref(), Some(source::GitError::Failed { .. } | source::GitError::NoGit { .. }))
+    {
+        return Some((Exit::Failure, None));
+    }
     if let Some(remote::Error::Connect { address, .. } | remote::Error::Protocol { address, .. }) = cause.downcast_ref()
     {
         let tls = match address {
@@ -162,8 +189,11 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
         return match error {
             // A transparent error hides what it holds from the chain.
             image::Error::Blob(inner) => known(inner),
+            // What a decompressor says of a stream is no word of the system's.
+            image::Error::Io { source, .. } if source.raw_os_error().is_none() => Some((Exit::Image, None)),
             image::Error::Cancelled(_) | image::Error::Io { .. } => None,
             image::Error::Reference(_) | image::Error::Ambiguous { .. } => Some((Exit::Usage, None)),
+            error if chain(error).any(is_of_the_machine) => None,
             _ => Some((Exit::Image, None)),
         };
     }
@@ -303,8 +333,44 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_went_away_is_not_talked_about() {
-        let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("write");
-        assert_eq!(report(&error, "dockless", Path::new("/"), false).text, "");
+    fn what_the_machine_refuses_is_not_the_dockerfile_s_fault() {
+        let copy = |errno: Errno| -> anyhow::Error {
+            let source = anyhow::Error::from(std::io::Error::from(errno)).context("copy /f to /f");
+            let Ok(failed) = failed().downcast::<StepFailed>() else { unreachable!("it is one") };
+            StepFailed { process: None, source, ..failed }.into()
+        };
+        for (errno, exit) in [
+            (Errno::NOSPC, Exit::Failure),
+            (Errno::ACCESS, Exit::Failure),
+            (Errno::IO, Exit::Failure),
+            (Errno::NOTDIR, Exit::Dockerfile),
+            (Errno::NAMETOOLONG, Exit::Dockerfile),
+        ] {
+            assert_eq!(report(&copy(errno), "dockless", Path::new("/"), false).exit, exit, "{errno}");
+        }
+        let Ok(step) = failed().downcast::<StepFailed>() else { unreachable!("it is one") };
+        let absent = exec::Error::NotFound { path: "/bin/sh".into() };
+        let absent = StepFailed { process: None, source: absent.into(), ..step };
+        assert_eq!(report(&absent.into(), "dockless", Path::new("/"), false).exit, Exit::Step);
+        let read = |source| image::Error::Io { path: "/x.tar".to_owned(), source };
+        for (error, exit) in [
+            (read(std::io::Error::from(Errno::NOENT)), Exit::Failure),
+            (read(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "incomplete deflate stream")), Exit::Image),
+        ] {
+            assert_eq!(report(&error.into(), "dockless", Path::new("/"), false).exit, exit);
+        }
+        let failed = || source::HttpError::Failed { url: "http://x".into(), reason: "503".into() };
+        assert_eq!(report(&failed().into(), "dockless", Path::new("/"), false).exit, Exit::Failure);
+    }
+
+    /// A registry that hung up in the middle of a push looked like it, and nothing was said.
+    #[test]
+    fn only_a_reader_of_ours_that_went_away_is_not_talked_about() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!is_unread(&writer));
+        drop(reader);
+        assert!(is_unread(&writer));
+        let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe)).context("push");
+        assert_eq!(report(&error, "dockless", Path::new("/"), false).text, "dockless: push: broken pipe\n");
     }
 }

@@ -27,6 +27,8 @@ pub enum Face {
     Buildctl,
     /// `build`, the program of oci-build-task and builder-task.
     Build,
+    /// kaniko's executor.
+    Kaniko,
     /// `check`, `in` and `out`.
     Resource,
 }
@@ -40,6 +42,7 @@ impl Face {
             Self::Img => "img",
             Self::Buildctl => "buildctl",
             Self::Build => "build",
+            Self::Kaniko => "executor",
             Self::Resource => "resource",
         }
     }
@@ -48,7 +51,7 @@ impl Face {
         match self {
             Self::Dockless => exit.code(),
             Self::Docker => exit.as_docker(),
-            Self::Img | Self::Buildctl | Self::Build | Self::Resource => exit.as_plain(),
+            Self::Img | Self::Buildctl | Self::Build | Self::Kaniko | Self::Resource => exit.as_plain(),
         }
     }
 }
@@ -62,6 +65,18 @@ pub struct Chosen {
     pub engine: Option<Places>,
     /// Say more.
     pub debug: bool,
+}
+
+/// The variable that says how steps are boxed, to every face and to processes of ours.
+pub const ISOLATION: &str = "DOCKLESS_ISOLATION";
+
+impl Chosen {
+    /// What the surroundings choose where no word does.
+    pub fn of(env: &Env) -> anyhow::Result<Self> {
+        let wanted = env.nonempty(ISOLATION).map(str::parse).transpose();
+        let isolation = wanted.map_err(|error| usage(format!("{ISOLATION}: {error}")))?.unwrap_or_default();
+        Ok(Self { settings: Settings { isolation, ..Settings::default() }, ..Self::default() })
+    }
 }
 
 /// One run of dockless.
@@ -94,6 +109,12 @@ impl Session {
         }
     }
 
+    /// The same run for somebody who stands in another folder, with the same state.
+    pub fn at(&self, cwd: &Path) -> Self {
+        let chosen = Chosen { state: Some(self.state_dir()), ..self.chosen.clone() };
+        Self::new(self.env.clone().at(cwd), self.face, chosen)
+    }
+
     /// For verbs that chown, mount or run something: moves this process into a user namespace where that helps.
     /// Must come before anything else of the session is asked for.
     pub fn enter_namespace(&self) -> anyhow::Result<()> {
@@ -103,6 +124,11 @@ impl Session {
 
     pub fn settings(&self) -> &Settings {
         &self.chosen.settings
+    }
+
+    /// For a process of ours that goes on with this one's work.
+    pub fn isolation(&self) -> String {
+        self.chosen.settings.isolation.to_string()
     }
 
     pub fn state_dir(&self) -> PathBuf {

@@ -66,6 +66,18 @@ pub enum Isolation {
     Rewrite,
 }
 
+impl std::str::FromStr for Isolation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Auto, Self::Ns, Self::Ns1, Self::Chroot, Self::Rewrite];
+        // A parameter of a pipeline is empty where nobody said anything.
+        let text = if text.is_empty() { "auto" } else { text };
+        let named = all.into_iter().find(|isolation| isolation.to_string() == text);
+        named.ok_or_else(|| format!("{text:?} is not known (auto, ns, ns1, chroot, rewrite)"))
+    }
+}
+
 /// As `--isolation` takes it.
 impl std::fmt::Display for Isolation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

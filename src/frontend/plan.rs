@@ -130,6 +130,10 @@ fn read(input: &Input) -> Result<Source> {
     if source.text.is_empty() {
         return Err(Error::new("the Dockerfile cannot be empty"));
     }
+    // What PowerShell's `>` writes. With a mark, or an F in two bytes.
+    if [&b"\xff\xfe"[..], b"\xfe\xff", b"F\0", b"\0F"].iter().any(|start| input.text.starts_with(start)) {
+        return Err(Error::new("the Dockerfile is UTF-16 text").hint("save it as UTF-8"));
+    }
     check_syntax(&source, input)?;
     Ok(source)
 }

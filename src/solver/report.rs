@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::Node;
 use crate::base::progress::{Event, Vertex};
-use crate::base::{Cancel, Progress};
+use crate::base::{Cancel, Progress, causes};
 
 pub(super) struct Report<'a> {
     progress: &'a Progress,
@@ -44,7 +44,7 @@ impl<'a> Report<'a> {
         // What fails after the flag was raised was stopped: it is not why the build failed.
         self.close(Some(match self.cancel.check() {
             Err(cancelled) => cancelled.to_string(),
-            Ok(()) => format!("{error:#}"),
+            Ok(()) => causes::line(error),
         }));
     }
 

@@ -1,37 +1,51 @@
 //! What files take on disk.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, openat, statat};
+use rustix::io::Errno;
+
+use super::dir;
+
+/// How long a path from one open directory may be before the next is opened. The kernel takes 4,095 bytes and a name
+/// has up to 255; steps make trees that are deeper (gnulib's test of `getcwd` does).
+const REACH: usize = 2048;
 
 /// Bytes that a file or folder takes on disk: blocks, not lengths, and a file with several names once. What vanishes
 /// meanwhile takes nothing, and a directory that may not be read takes itself alone.
 pub fn usage(path: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     let mut seen = BTreeSet::new();
-    // A list, not recursion: a tree may be deeper than the stack.
-    let mut left: Vec<PathBuf> = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let meta = match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            meta => meta?,
+    // A list, not recursion: a tree may be deeper than the stack. Beside a path, the open directory that it begins in.
+    let mut left: Vec<(Option<Arc<OwnedFd>>, PathBuf)> = vec![(None, path.to_owned())];
+    while let Some((base, path)) = left.pop() {
+        let from = base.as_ref().map_or(CWD, |base| base.as_fd());
+        let stat = match statat(from, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            stat => stat?,
         };
-        if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), meta.ino())) {
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if stat.st_nlink > 1 && !is_dir && !seen.insert((stat.st_dev, stat.st_ino)) {
             continue;
         }
-        bytes += meta.blocks() * 512;
-        if meta.is_dir() {
-            match fs::read_dir(&path) {
-                Ok(entries) => {
-                    for entry in entries {
-                        left.push(entry?.path());
-                    }
-                }
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
-                Err(error) => return Err(error),
-            }
+        bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        if !is_dir {
+            continue;
+        }
+        let opened = match openat(from, &path, dir::READ, Mode::empty()) {
+            Err(Errno::NOENT | Errno::ACCESS) => continue,
+            opened => opened?,
+        };
+        let names = dir::list(&opened)?.into_iter().map(|(name, _)| name);
+        if path.as_os_str().len() < REACH {
+            left.extend(names.map(|name| (base.clone(), path.join(name))));
+        } else {
+            let base = Arc::new(opened);
+            left.extend(names.map(|name| (Some(base.clone()), name.into())));
         }
     }
     Ok(bytes)
@@ -45,6 +59,8 @@ pub fn capacity(path: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -59,5 +75,23 @@ mod tests {
         fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
         assert_eq!(usage(dir.path()).unwrap(), one);
         assert_eq!(usage(&dir.path().join("gone")).unwrap(), 0);
+    }
+
+    /// Met as a prune that failed for ever ("File name too long") after a step that had left such a tree.
+    #[test]
+    fn counts_what_lies_deeper_than_a_path_reaches() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut at: OwnedFd = fs::File::open(tmp.path()).unwrap().into();
+        let name = "d".repeat(200);
+        for _ in 0..50 {
+            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+            at = dir::open(&at, name.as_ref()).unwrap();
+        }
+        let folders = usage(tmp.path()).unwrap();
+        let leaf = openat(&at, "leaf", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, Mode::RWXU).unwrap();
+        rustix::io::write(&leaf, &[1; 10_000]).unwrap();
+        rustix::fs::fsync(&leaf).unwrap();
+        assert!(usage(tmp.path()).unwrap() >= folders + 10_000);
+        dir::clear_dir(fs::File::open(tmp.path()).unwrap()).unwrap();
     }
 }

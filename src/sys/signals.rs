@@ -24,7 +24,8 @@ static PIPE: AtomicI32 = AtomicI32::new(-1);
 /// The signals of one process, in order of arrival.
 pub struct Signals(File);
 
-/// Catches signals from now on. Only the latest caller gets them; there is meant to be one in a process.
+/// Catches signals from now on. Only the latest caller gets them; there is meant to be one in a process. SIGHUP stays
+/// ignored where it was when we were started: that is what `nohup` does.
 pub fn watch(signals: &[Signal]) -> io::Result<Signals> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     // The handler must not hang when nobody reads: then the signal is lost, which is what signals are.
@@ -34,10 +35,15 @@ pub fn watch(signals: &[Signal]) -> io::Result<Signals> {
         SigAction::new(SigHandler::SigAction(on_signal), SaFlags::SA_RESTART | SaFlags::SA_SIGINFO, SigSet::empty());
     for &signal in signals {
         // SAFETY: `on_signal` is async-signal-safe: it reads an atomic and the siginfo that the kernel made for this
-        // call, writes two bytes from its own stack to a descriptor that is never closed, and puts errno back.
+        // call, writes two bytes from its own stack to a descriptor that is never closed, and puts errno back. What is
+        // put back afterwards names no handler.
         #[expect(unsafe_code, reason = "there is no safe way to install a handler")]
         unsafe {
-            sigaction(signal, &action)?;
+            let before = sigaction(signal, &action)?;
+            // Not of SIGINT: a script's shell ignores it for all that it starts with `&`.
+            if signal == Signal::SIGHUP && matches!(before.handler(), SigHandler::SigIgn) {
+                sigaction(signal, &before)?;
+            }
         }
     }
     Ok(Signals(File::from(read)))

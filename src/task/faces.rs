@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::base::Env;
 
 /// The tools whose place dockless takes in a native build.
-pub const NAMES: [&str; 4] = ["docker", "img", "buildctl", "buildctl-daemonless.sh"];
+pub const NAMES: [&str; 5] = ["docker", "docker-compose", "img", "buildctl", "buildctl-daemonless.sh"];
 
 /// Variables by which Makefiles choose their tool (`DOCKER ?= docker`), set where the caller left them unset.
 pub const VARIABLES: [(&str, &str); 3] = [("DOCKER", "docker"), ("IMG", "img"), ("BUILDCTL", "buildctl")];

@@ -27,6 +27,8 @@ pub struct Place<'a> {
     pub state: &'a Path,
     /// Where builds happen.
     pub engine: &'a str,
+    /// How steps are boxed, as `--isolation` takes it.
+    pub isolation: &'a str,
     /// What the artifacts are copied into.
     pub folder: &'a Path,
     /// A directory of this process.
@@ -58,7 +60,7 @@ pub fn pick(
     command
         .arg("--state")
         .arg(place.state)
-        .args(["--engine", place.engine])
+        .args(["--engine", place.engine, "--isolation", place.isolation])
         .args(words(record, &dockerfile, &out))
         .current_dir(&record.cwd);
     // It is no part of what the native build made.

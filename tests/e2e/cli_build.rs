@@ -1,6 +1,6 @@
 //! `build` as people type it: what it says, what it leaves behind, and how it ends when something is wrong.
 
-use crate::cli::Place;
+use crate::cli::{Place, ended};
 
 const TWO_STAGES: &str = "FROM dockless.example/busybox:1 AS build\nRUN echo made > /made\n\
                           FROM dockless.example/busybox:1\nCOPY --from=build /made /made\nCMD [\"cat\", \"/made\"]\n";
@@ -158,7 +158,7 @@ fn the_usual_platform_comes_from_the_environment() {
         // What older scripts set: there is one builder here, and it is BuildKit's kind.
         command.env("DOCKER_DEFAULT_PLATFORM", usual).env("DOCKER_BUILDKIT", "0");
         command.args(["build", "-q", "-t", "x"]).args(words).arg(".");
-        crate::cli::ended(&mut command)
+        ended(&mut command)
     };
     let host = dockless::base::Platform::host().arch;
     for (usual, words, arch) in [
@@ -200,7 +200,7 @@ fn a_bake_file_builds_its_targets() {
 
     let mut command = place.command("docker");
     command.args(["buildx", "bake", "--set", "app.args.FLAVOUR=fancy", "--metadata-file", "meta.json"]).env("TAG", "7");
-    crate::cli::ended(&mut command).ok();
+    ended(&mut command).ok();
     assert_eq!(place.dockless("run --rm baked:7").ok(), "made\nfancy\n");
     let meta: serde_json::Value = serde_json::from_str(&place.read("meta.json")).unwrap();
     assert!(meta["app"]["containerimage.digest"].is_string(), "{meta}");
@@ -227,6 +227,68 @@ fn a_bake_file_builds_its_targets() {
         err.contains("docker-bake.hcl: it is HCL") && err.contains("hint: ") && err.contains("bake --print"),
         "{err}"
     );
+}
+
+#[test]
+fn a_dockerfile_may_come_through_a_pipe() {
+    let place = Place::empty();
+    place.write("x", "x\n");
+    let build = |dockerfile: &str| {
+        // What `-f <(…)` is for the program.
+        let (read, mut write) = std::io::pipe().unwrap();
+        std::io::Write::write_all(&mut write, dockerfile.as_bytes()).unwrap();
+        drop(write);
+        ended(place.command("dockless").args(["build", "-q", "-f", "/dev/stdin", "."]).stdin(read))
+    };
+    build("FROM scratch\nCOPY x /\n").ok();
+    assert!(build("FROM scratch\nCOPIE x /\n").fails_with(3).contains("/dev/stdin:2"));
+    std::fs::create_dir(place.at("dir")).unwrap();
+    assert!(place.dockless("build -f dir .").fails_with(2).contains("dir is a folder"));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_shown_where_it_is_written() {
+    let place = Place::empty();
+    place.write("Dockerfile", "FROM scratch\nADD http://127.0.0.1:1/x /\n");
+    let err = place.dockless("build .").fails_with(1);
+    assert!(err.contains("--> Dockerfile:2:1") && err.contains("get http://127.0.0.1:1/x"), "{err}");
+}
+
+#[test]
+fn compose_builds_the_images_of_services() {
+    let Some(place) = Place::with_base("compose_builds_the_images_of_services") else { return };
+    place.write("proj/.env", "TAG=7 # of the day\nWORD=\"from $TAG\"\n");
+    place.write("proj/app/Dockerfile", "FROM dockless.example/busybox:1\nARG WORD\nRUN echo $WORD > /word\n");
+    place.write(
+        "proj/docker-compose.yml",
+        "x-build: &build {context: ./app}\nservices:\n  app:\n    image: acct/app:${TAG}\n    build: {<<: *build, args: [WORD]}\n  \
+         worker: {extends: app, image: null, command: work}\n  gated: {build: ./nowhere, profiles: [debug]}\n  db: {image: postgres}\n",
+    );
+    place.write(
+        "proj/docker-compose.override.yml",
+        "services: {worker: {build: {args: {WORD: over}}, image: acct/worker}}\n",
+    );
+    let docker = |words: &str| place.run("docker", words.split_whitespace());
+    let word = |image: &str| docker(&format!("run --rm {image} cat /word")).ok();
+    docker("compose --progress plain -f proj/docker-compose.yml build").ok();
+    assert_eq!((word("acct/app:7").as_str(), docker("images -q acct/worker").ok().as_str()), ("from 7\n", ""));
+    let there = |face: &str, words: &str| {
+        let mut command = place.command(face);
+        ended(command.args(words.split_whitespace()).current_dir(place.at("proj/app")))
+    };
+    there("docker-compose", "build --build-arg WORD=typed worker").ok();
+    assert_eq!(word("acct/worker"), "typed\n");
+    there("docker", "compose -p other --env-file ../.env build worker").ok();
+    assert_eq!(word("acct/worker"), "over\n");
+    assert!(there("docker", "compose build db").ok().is_empty());
+    for (words, code, message) in [
+        ("compose build nope", 1, "no such service: nope"),
+        ("compose --profile debug build", 1, "nowhere"),
+        ("compose up -d", 125, "compose up is not supported; dockless builds images"),
+        ("compose -f absent.yml build", 1, "absent.yml"),
+    ] {
+        assert!(there("docker", words).fails_with(code).contains(message), "{words}");
+    }
 }
 
 #[test]
@@ -299,7 +361,7 @@ fn a_context_comes_from_standard_input_too() {
         let script = format!("{command} | \"$0\" {words}");
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &script]).arg(program).current_dir(place.work()).env("DOCKLESS_STATE", place.state());
-        crate::cli::ended(&mut shell)
+        ended(&mut shell)
     };
     feed("build -o one -", "tar -C ctx -cz .").ok();
     assert_eq!(place.read("one/file"), "piped\n");
@@ -318,7 +380,7 @@ fn a_secret_reaches_its_step_and_nothing_else() {
     );
     let mut command = place.command("dockless");
     command.args(["build", "-t", "x", "--secret", "id=token,env=TOKEN", "."]).env("TOKEN", "hunter2-hunter2");
-    crate::cli::ended(&mut command).ok();
+    ended(&mut command).ok();
     assert_eq!(place.dockless("run --rm x cat /length").ok().trim(), "15");
     let grep = std::process::Command::new("grep").args(["-rqa", "hunter2"]).arg(place.state()).status().unwrap();
     assert_eq!(grep.code(), Some(1), "the value is nowhere in the state folder");

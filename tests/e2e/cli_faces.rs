@@ -1,5 +1,5 @@
 //! The names that dockless answers to beside its own, docker's and img's: `build` of Concourse's older tasks, buildctl,
-//! and the resource's three programs.
+//! kaniko's executor, and the resource's three programs.
 
 use std::process::Stdio;
 
@@ -38,6 +38,52 @@ fn build_takes_parameters_and_fills_the_declared_outputs() {
     let mut command = place.command("build");
     command.envs([("CONTEXT", "src"), ("TAG_FILE", "absent")]);
     assert!(ended(&mut command).fails_with(1).contains("tag file 'absent' does not exist"));
+}
+
+#[test]
+fn executor_takes_kaniko_s_flags() {
+    let Some(place) = Place::with_base("executor_takes_kaniko_s_flags") else { return };
+    place.write("src/sub/Dockerfile", &DOCKERFILE.replace("RUN echo", "RUN date +%N > /when; echo"));
+    let executor = |words: &str| place.run("executor", words.split_whitespace());
+    let built = "--context dir://src --context-sub-path sub --no-push --destination acct/app:1 --build-arg=WORD=hello";
+    executor(&format!(
+        "{built} --tar-path app.tar --oci-layout-path layout --digest-file out/digest --label x=y --snapshot-mode=redo \
+         --image-name-tag-with-digest-file=out/name --reproducible --force --cleanup=true"
+    ))
+    .ok();
+    let digest = place.read("out/digest");
+    assert_eq!(place.read("out/name"), format!("docker.io/acct/app:1@{digest}\n"));
+    assert!(place.read("layout/index.json").contains(&digest));
+    assert_eq!(place.dockless("load -i app.tar").ok(), "Loaded image: acct/app:1\n");
+    assert_eq!(place.dockless("inspect -f {{.Created}} acct/app:1").ok(), "1970-01-01T00:00:00Z\n");
+    assert_eq!(place.run("docker", ["run", "--rm", "acct/app:1", "cat", "/word"]).ok(), "hello\n");
+
+    // Steps are run again, and taken over where that is asked for.
+    let id = || place.dockless("inspect -f {{.Id}} acct/app:1").ok();
+    executor(built).ok();
+    let first = id();
+    executor(built).ok();
+    assert_ne!(id(), first);
+    executor(&format!("{built} --cache --cache-repo oci:cache")).ok();
+    let kept = id();
+    executor(&format!("{built} --cache=true --cache-repo oci:cache")).ok();
+    assert_eq!(id(), kept);
+    assert!(place.at("cache/index.json").is_file());
+
+    let mut tar = std::process::Command::new("tar");
+    assert!(tar.args(["-czf", "c.tgz", "-C", "src", "."]).current_dir(place.work()).status().unwrap().success());
+    executor("-c tar://c.tgz --context-sub-path=sub --no-push --build-arg WORD=tar --destination acct/tar").ok();
+    assert_eq!(place.run("docker", ["run", "--rm", "acct/tar", "cat", "/word"]).ok(), "tar\n");
+
+    for (words, message) in [
+        ("", "you must provide --destination, or use --no-push"),
+        ("--no-push --single-snapshot", "--single-snapshot is not supported"),
+        ("--no-push --context src", "there is no Dockerfile"),
+        ("--no-push --bogus", "--bogus"),
+        ("--context gs://b/c --no-push", "gs:// is not supported"),
+    ] {
+        assert!(executor(words).fails_with(1).contains(message), "{words}");
+    }
 }
 
 #[test]
@@ -98,7 +144,9 @@ fn buildctl_builds_dockerfiles_and_definitions() {
     let base = "build --frontend dockerfile.v0 --local context=. --local dockerfile=.";
     buildctl(&format!("{base} --opt build-arg:WORD=hi --opt target=test --output type=local,dest=out")).ok();
     assert_eq!(place.read("out/word"), "hi\n");
-    buildctl(&format!("{base} --output type=image,name=acct/x:1")).ok();
+    let named = buildctl(&format!("{base} --output type=image,name=acct/x:1 --trace trace.json"));
+    assert!(named.err.contains("--trace has no meaning without a daemon"), "{}", named.err);
+    named.ok();
     assert_eq!(place.dockless("images -q acct/x:1").ok().lines().count(), 1);
     place.write("limits/Dockerfile", &format!("FROM {BUSYBOX}\nRUN ulimit -n >/n; df -k /dev/shm >/shm\n"));
     let limits = base.replace("=.", "=limits");

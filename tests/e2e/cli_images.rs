@@ -120,6 +120,8 @@ fn a_run_ends_as_its_process_does() {
     assert_eq!(run(&["--bogus", BUSYBOX]).code, Some(125));
     assert_eq!(run(&["-e", "A=b", "-w", "/tmp", BUSYBOX, "sh", "-c", "echo $A $PWD"]).ok(), "b /tmp\n");
     assert_eq!(run(&["--entrypoint", "cat", BUSYBOX, "/etc/hostname"]).code, Some(0));
+    // It printed the help, and succeeded.
+    assert_eq!(run(&["-h", "builder", BUSYBOX, "cat", "/etc/hostname"]).ok(), "builder\n");
     place.write("xfer/in", "in\n");
     let volume = format!("{}:/xfer", place.at("xfer").display());
     run(&["-v", &volume, BUSYBOX, "sh", "-c", "cat /xfer/in > /xfer/out"]).ok();

@@ -127,7 +127,10 @@ fn an_unknown_key_is_shown_with_its_line() {
     let err = place.dockless("task").fails_with(2);
     assert!(err.contains("--> dockless.yml:4:5") && err.contains("4 |     rootsf: true"), "{err}");
     assert!(err.contains("unknown field `rootsf`"), "{err}");
-    place.dockless("task --config absent.yml").fails_with(1);
+    place.dockless("task --config absent.yml").fails_with(8);
+    // Told before the build, which would be told of first.
+    let err = place.dockless("task --config /dev/null --output dockless.yml -- false").fails_with(2);
+    assert!(err.contains("dockless.yml is not a folder"), "{err}");
 }
 
 #[test]
@@ -139,6 +142,25 @@ fn the_tool_variables_are_set_where_they_are_unset() {
     let mut command = place.command("dockless");
     command.args(["task", "--", "sh", "-c", "echo $DOCKER"]).env("DOCKER", "mine");
     assert_eq!(ended(&mut command).ok(), "mine\n");
+}
+
+/// Faces boxed steps as they thought best, whatever the task, or its parameter, said.
+#[test]
+fn the_isolation_of_a_task_is_that_of_its_faces() {
+    let place = Place::empty();
+    let out = place.run("dockless", ["--isolation", "rewrite", "task", "--", "sh", "-c", "echo $DOCKLESS_ISOLATION"]);
+    assert_eq!(out.ok(), "rewrite\n");
+    for (face, words, code) in [("docker", "images", 125), ("img", "ls", 1), ("buildctl", "du", 1), ("check", "", 1)] {
+        let images = |isolation| {
+            let mut command = place.command(face);
+            ended(command.args(words.split_whitespace()).env("DOCKLESS_ISOLATION", isolation))
+        };
+        assert!(images("none").fails_with(code).contains("DOCKLESS_ISOLATION: \"none\" is not known"), "{face}");
+        if face != "check" {
+            images("rewrite").ok();
+            images("").ok();
+        }
+    }
 }
 
 #[test]
@@ -249,17 +271,36 @@ fn a_cancelled_build_step_ends_with_the_signal_s_number() {
     let Some(place) = Place::with_base("a_cancelled_build_step_ends_with_the_signal_s_number") else { return };
     place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUN echo started; sleep 1000\n");
     let mut command = place.command("dockless");
-    command.args(["build", "--progress", "plain", "."]).stderr(Stdio::piped());
-    let mut build = command.spawn().unwrap();
+    command.args(["build", "--progress", "plain", "."]);
+    let (code, rest) = signalled(&mut command, Signal::SIGINT);
+    assert_eq!(code, Some(130), "{rest}");
+    assert!(rest.contains("stopped by SIGINT"), "{rest}");
+}
+
+/// The build was stopped when the terminal that it was started from was closed.
+#[test]
+fn what_nohup_started_goes_on_after_a_hangup() {
+    let Some(place) = Place::with_base("what_nohup_started_goes_on_after_a_hangup") else { return };
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUN echo started; sleep 1; echo ended\n");
+    let mut command = Command::new("nohup");
+    command.arg(place.command("dockless").get_program()).args(["build", "--progress", "plain", "."]);
+    command.current_dir(place.work()).env("DOCKLESS_STATE", place.state()).stdin(Stdio::null()).stdout(Stdio::null());
+    let (code, rest) = signalled(&mut command, Signal::SIGHUP);
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("ended"), "{rest}");
+}
+
+/// Sends a signal once a step has said "started"; the exit code, and what was said from then on.
+fn signalled(command: &mut Command, signal: Signal) -> (Option<i32>, String) {
+    let mut build = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut err = std::io::BufReader::new(build.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("started") || line.contains("RUN") {
         line.clear();
         assert_ne!(std::io::BufRead::read_line(&mut err, &mut line).unwrap(), 0, "the step never started");
     }
-    kill(Pid::from_raw(build.id().cast_signed()), Signal::SIGINT).unwrap();
+    kill(Pid::from_raw(build.id().cast_signed()), signal).unwrap();
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut err, &mut rest).unwrap();
-    assert_eq!(build.wait().unwrap().code(), Some(130), "{rest}");
-    assert!(rest.contains("stopped by SIGINT"), "{rest}");
+    (build.wait().unwrap().code(), rest)
 }

@@ -9,18 +9,94 @@ use super::spec::{Secret, Spec, scalar};
 use super::target::{Target, Texts, texts};
 use super::{Definition, Group, template};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct File {
-    services: BTreeMap<String, Service>,
-    secrets: BTreeMap<String, SecretSource>,
+/// What files say together.
+#[derive(Debug, Default)]
+pub struct Project {
+    pub name: Option<String>,
+    pub services: BTreeMap<String, Service>,
+}
+
+/// What is known of a service, as far as a build is concerned.
+#[derive(Debug, Clone, Default)]
+pub struct Service {
+    /// None: nothing of it is built.
+    pub target: Option<Target>,
+    pub image: Option<String>,
+    pub platform: Option<String>,
+    /// It takes part where one of these is asked for, or always.
+    pub profiles: Vec<String>,
+}
+
+impl Service {
+    fn lay_over(&mut self, other: Self) {
+        match (&mut self.target, other.target) {
+            (Some(own), Some(target)) => own.lay_over(target),
+            (own, target) => *own = own.take().or(target),
+        }
+        self.image = other.image.or_else(|| self.image.take());
+        self.platform = other.platform.or_else(|| self.platform.take());
+        self.profiles.extend(other.profiles);
+    }
+}
+
+impl Project {
+    /// Lays a further file over this.
+    pub fn lay_over(&mut self, other: Self) {
+        self.name = other.name.or_else(|| self.name.take());
+        for (name, service) in other.services {
+            self.services.entry(name).or_default().lay_over(service);
+        }
+    }
+
+    /// As targets, one a service that is built; all of them are the default.
+    pub fn definition(self) -> Definition {
+        let mut definition = Definition::default();
+        let mut default = Group::default();
+        for (service, Service { target, image, .. }) in self.services {
+            let Some(mut target) = target else { continue };
+            if target.tags.as_ref().is_none_or(Vec::is_empty) {
+                target.tags = image.map(|image| vec![image]);
+            }
+            let name = target_name(&service);
+            default.targets.push(name.clone());
+            definition.targets.insert(name, target);
+        }
+        if !default.targets.is_empty() {
+            definition.groups.insert("default".to_owned(), default);
+        }
+        definition
+    }
+}
+
+/// A dot leads to a key of a target.
+pub fn target_name(service: &str) -> String {
+    service.replace('.', "_")
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Service {
+struct File {
+    name: Option<String>,
+    services: BTreeMap<String, Raw>,
+    secrets: BTreeMap<String, SecretSource>,
+    include: Vec<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
     build: Option<Value>,
     image: Option<String>,
+    platform: Option<String>,
+    profiles: Vec<String>,
+    extends: Option<Extends>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Extends {
+    Service(String),
+    Of { service: String, file: Option<String> },
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -63,30 +139,54 @@ const SAME: [&str; 13] = [
     "network",
 ];
 
-/// Reads a compose file; services without a build are none of its targets.
-pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Definition, String> {
+/// Reads a compose file.
+pub fn read(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Project, String> {
     // `y` and `on` are words, as they are for compose.
     let options = serde_yaml::options! { strict_booleans: true };
     let value: Value = serde_yaml::from_str_with_options(text, options).map_err(|error| error.to_string())?;
     let file: File = serde_json::from_value(fill(value, env)?).map_err(|error| error.to_string())?;
-    let mut definition = Definition::default();
-    let mut default = Group::default();
-    for (service, Service { build, image }) in file.services {
-        let Some(build) = build else { continue };
-        let name = service.replace('.', "_");
-        let target = target(build, image, &file.secrets, env).map_err(|error| format!("service {service}: {error}"))?;
-        default.targets.push(name.clone());
-        definition.targets.insert(name, target);
+    if !file.include.is_empty() {
+        return Err("include is not read; name the files with -f".to_owned());
     }
-    if !default.targets.is_empty() {
-        definition.groups.insert("default".to_owned(), default);
+    let services = file.services.keys().map(|name| Ok((name.clone(), service(name, &file, env, &mut Vec::new())?)));
+    let services = services.collect::<Result<_, String>>()?;
+    Ok(Project { name: file.name, services })
+}
+
+/// A service over the one that it extends.
+fn service(
+    name: &str,
+    file: &File,
+    env: &dyn Fn(&str) -> Option<String>,
+    open: &mut Vec<String>,
+) -> Result<Service, String> {
+    let Some(raw) = file.services.get(name) else { return Err(format!("there is no service {name} to extend")) };
+    if open.iter().any(|known| known == name) {
+        return Err(format!("service {name} extends itself"));
     }
-    Ok(definition)
+    open.push(name.to_owned());
+    let mut whole = match &raw.extends {
+        None => Service::default(),
+        Some(Extends::Of { service, file: Some(path) }) => {
+            return Err(format!("service {name} extends {service} of {path}; another file's services are not read"));
+        }
+        Some(Extends::Service(base) | Extends::Of { service: base, file: None }) => {
+            // Which profiles it is of is not passed on.
+            Service { profiles: Vec::new(), ..service(base, file, env, open)? }
+        }
+    };
+    let target = raw.build.clone().map(|build| target(build, &file.secrets, env)).transpose();
+    whole.lay_over(Service {
+        target: target.map_err(|error| format!("service {name}: {error}"))?,
+        image: raw.image.clone(),
+        platform: raw.platform.clone(),
+        profiles: raw.profiles.clone(),
+    });
+    Ok(whole)
 }
 
 fn target(
     build: Value,
-    image: Option<String>,
     secrets: &BTreeMap<String, SecretSource>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Target, String> {
@@ -101,7 +201,7 @@ fn target(
     for (name, value) in own.additional_contexts {
         // A service is the target of its name.
         let value = value.map(|value| match value.strip_prefix("service:") {
-            Some(service) => format!("target:{}", service.replace('.', "_")),
+            Some(service) => format!("target:{}", target_name(service)),
             None => value,
         });
         target.contexts.insert(name, value);
@@ -147,9 +247,6 @@ fn target(
     }
     target.args.retain(|_, value| value.is_some());
     target.lay_over(own.bake);
-    if target.tags.as_ref().is_none_or(Vec::is_empty) {
-        target.tags = image.map(|image| vec![image]);
-    }
     Ok(target)
 }
 
@@ -216,7 +313,7 @@ secrets:
     #[test]
     fn each_service_that_is_built_is_a_target() {
         let env = |name: &str| (name == "GIVEN").then(|| "g".to_owned());
-        let definition = read(FILE, &env).unwrap();
+        let definition = read(FILE, &env).unwrap().definition();
         assert_eq!(definition.groups["default"].targets, ["api", "web_app"]);
         assert_eq!(
             serde_json::to_value(&definition.targets["api"]).unwrap(),
@@ -236,5 +333,44 @@ secrets:
     fn a_secret_without_a_source_is_refused() {
         let error = read("services: {a: {build: {secrets: [x]}}}", &|_| None).unwrap_err();
         assert!(error.starts_with("service a: secret x has neither a file"), "{error}");
+    }
+
+    #[test]
+    fn services_extend_others_of_their_file() {
+        const FILE: &str = "\
+services:
+  base: {build: {context: a, args: {X: 1, Y: 1}}, image: 'b:1', profiles: [never]}
+  app: {extends: {service: base}, build: {args: {Y: 2}, target: t}}
+  worker: {extends: app, image: 'w:1'}
+";
+        let project = read(FILE, &|_| None).unwrap();
+        assert_eq!(project.services["app"].profiles, [""; 0]);
+        let definition = project.definition();
+        let target = |name: &str| serde_json::to_value(&definition.targets[name]).unwrap();
+        let app = json!({"context": "a", "args": {"X": "1", "Y": "2"}, "target": "t", "tags": ["b:1"]});
+        assert_eq!(target("app"), app);
+        assert_eq!(target("worker")["tags"], json!(["w:1"]));
+        for (file, message) in [
+            ("services: {a: {extends: b}}", "there is no service b to extend"),
+            ("services: {a: {extends: b}, b: {extends: a}}", "service a extends itself"),
+            (
+                "services: {a: {extends: {service: b, file: c.yml}}}",
+                "service a extends b of c.yml; another file's services are not read",
+            ),
+            ("include: [c.yml]", "include is not read; name the files with -f"),
+        ] {
+            assert_eq!(read(file, &|_| None).unwrap_err(), message, "{file}");
+        }
+    }
+
+    /// The name that the second file gives was dropped, since it builds nothing there.
+    #[test]
+    fn a_second_file_goes_over_the_first() {
+        let mut project = read("services: {a: {build: x, image: 'a:1'}, b: {image: y}}", &|_| None).unwrap();
+        project.lay_over(read("name: p\nservices: {a: {image: 'a:2'}, b: {build: z}}", &|_| None).unwrap());
+        assert_eq!(project.name.as_deref(), Some("p"));
+        let definition = project.definition();
+        assert_eq!(definition.targets["a"].tags.as_deref(), Some(&["a:2".to_owned()][..]));
+        assert_eq!(definition.targets["b"].tags.as_deref(), Some(&["y".to_owned()][..]));
     }
 }

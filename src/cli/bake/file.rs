@@ -32,13 +32,16 @@ struct Json {
     function: BTreeMap<String, Value>,
 }
 
-/// Reads files one over the other. `env` is the caller's environment, `vars` what the command line says.
+/// Reads files one over the other. `env` is the caller's environment, `vars` what the command line says. Compose files
+/// see `compose_env`, which has the `.env` file too.
 pub fn read(
     files: &[Text],
     env: &dyn Fn(&str) -> Option<String>,
+    compose_env: &dyn Fn(&str) -> Option<String>,
     vars: &BTreeMap<String, String>,
 ) -> Result<Definition, String> {
     let mut definition = Definition::default();
+    let mut project = compose::Project::default();
     let mut json = Vec::new();
     for file in files {
         let at = |error: String| format!("{}: {error}", file.name);
@@ -51,9 +54,10 @@ pub fn read(
                 definition.variables.extend(read.variable.clone());
                 json.push((file, read));
             }
-            Kind::Compose => definition.lay_over(compose::read(&file.text, env).map_err(at)?),
+            Kind::Compose => project.lay_over(compose::read(&file.text, compose_env).map_err(at)?),
         }
     }
+    definition.lay_over(project.definition());
     // A variable of one file may be used in another.
     let given = |name: &str| vars.get(name).cloned().or_else(|| env(name));
     let defaults = definition.variables.iter().map(|(name, variable)| (name.clone(), variable.default.clone()));
@@ -115,7 +119,7 @@ mod tests {
     fn one(name: &str, text: &str) -> Result<Definition, String> {
         let env = |name: &str| (name == "FROM_ENV").then(|| "env".to_owned());
         let vars = BTreeMap::from([("FROM_LINE".to_owned(), "line".to_owned())]);
-        read(&[Text { name: name.to_owned(), text: text.to_owned() }], &env, &vars)
+        read(&[Text { name: name.to_owned(), text: text.to_owned() }], &env, &env, &vars)
     }
 
     #[test]

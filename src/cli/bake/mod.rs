@@ -1,6 +1,7 @@
 //! `buildx bake`: targets and groups of a file (JSON, or the build sections of a compose file), each a build of its own.
 
-mod compose;
+pub mod compose;
+pub mod dotenv;
 mod file;
 mod overrides;
 pub mod schedule;
@@ -210,7 +211,7 @@ mod tests {
 
     fn definition(json: &str) -> Definition {
         let text = Text { name: "docker-bake.json".to_owned(), text: json.to_owned() };
-        read(&[text], &|_| None, &BTreeMap::new()).unwrap()
+        read(&[text], &|_| None, &|_| None, &BTreeMap::new()).unwrap()
     }
 
     fn strings(names: &[&str]) -> Vec<String> {

@@ -77,11 +77,8 @@ impl<K: Kind> Spec<K> {
 
     /// As the flag of that name takes it.
     pub fn to_word(&self) -> String {
-        let fields = self.fields.iter().map(|(key, value)| {
-            let field = format!("{key}={value}");
-            if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field }
-        });
-        fields.collect::<Vec<_>>().join(",")
+        let fields: Vec<String> = self.fields.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        csv::line(fields.iter().map(String::as_str))
     }
 }
 

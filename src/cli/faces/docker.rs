@@ -8,8 +8,8 @@ use crate::cli::flags::ignored_flags;
 use crate::cli::session::{Out, Session};
 use crate::cli::verbs::inspect::Kind;
 use crate::cli::verbs::{
-    bake, build, commit, container, containers, cp, disk, export, history, images, import, inspect, load, login, pull,
-    push, rmi, save, tag, version, volumes,
+    bake, build, commit, compose, container, containers, cp, disk, export, history, images, import, inspect, load,
+    login, pull, push, rmi, save, tag, version, volumes,
 };
 
 /// docker without a daemon: dockless.
@@ -47,6 +47,7 @@ ignored_flags!(
 pub enum Verb {
     Build(Box<build::Args>),
     Bake(Box<bake::Args>),
+    Compose(Box<compose::Args>),
     Images(images::Args),
     Save(save::Args),
     Load(load::Args),
@@ -205,6 +206,7 @@ pub fn verb(verb: Verb, session: &Session) -> anyhow::Result<Exit> {
         }
         Verb::Buildx(BuildxVerb::Build(args)) => build::run(*args, session),
         Verb::Bake(args) | Verb::Buildx(BuildxVerb::Bake(args)) => bake::run(*args, session),
+        Verb::Compose(args) => compose::run(&args, session),
         Verb::Images(args) | Verb::Image(ImageVerb::Ls(args)) => images::run(args, session),
         Verb::Save(args) | Verb::Image(ImageVerb::Save(args)) => save::run(args, session),
         Verb::Load(args) | Verb::Image(ImageVerb::Load(args)) => load::run(args, session),
@@ -272,7 +274,7 @@ pub fn instead(verb: &str) -> Option<&'static str> {
         "exec" | "attach" | "top" | "stats" | "pause" | "unpause" | "restart" | "rename" | "update" | "port" => {
             Some("a container is its one process; give `run` a command that does it all")
         }
-        "compose" | "swarm" | "stack" | "service" | "node" | "secret" | "config" | "plugin" => {
+        "swarm" | "stack" | "service" | "node" | "secret" | "config" | "plugin" => {
             Some("dockless builds images; it does not run services")
         }
         "context" | "events" | "trust" => Some("there is no daemon to ask"),

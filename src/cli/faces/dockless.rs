@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::exit::Exit;
-use crate::cli::session::Session;
+use crate::cli::session::{self, Session};
 use crate::cli::verbs::{debug, disk, doctor, expand, pages, resource, rootfs, task, trim, unpack, version};
 use crate::engine::Places;
 use crate::exec::Isolation;
@@ -21,7 +21,7 @@ pub struct Dockless {
     #[arg(long, value_name = "DIR", global = true)]
     pub state: Option<PathBuf>,
     /// How RUN steps are boxed: auto, ns, ns1, chroot, rewrite
-    #[arg(long, value_name = "NAME", default_value = "auto", env = "DOCKLESS_ISOLATION", value_parser = isolation)]
+    #[arg(long, value_name = "NAME", default_value = "auto", env = session::ISOLATION)]
     #[arg(hide_default_value = true, global = true)]
     pub isolation: Isolation,
     /// Where builds happen: local, buildkit://HOST:PORT, unix://PATH, docker://PATH; several (A,B or repeated) share
@@ -62,17 +62,6 @@ impl Dockless {
     /// All that `--engine` names.
     pub fn engines(&self) -> Option<Places> {
         self.engines.iter().cloned().reduce(Places::and)
-    }
-}
-
-fn isolation(text: &str) -> Result<Isolation, String> {
-    match text {
-        "auto" => Ok(Isolation::Auto),
-        "ns" => Ok(Isolation::Ns),
-        "ns1" => Ok(Isolation::Ns1),
-        "chroot" => Ok(Isolation::Chroot),
-        "rewrite" => Ok(Isolation::Rewrite),
-        other => Err(format!("{other:?} is not known (auto, ns, ns1, chroot, rewrite)")),
     }
 }
 
@@ -132,7 +121,7 @@ Inside
   man, completion
 
 As docker groups them: image, container, builder, buildx, system, network, volume.
-Called as docker, img, buildctl, build, check, in or out, dockless is that tool.
+Called as docker, img, buildctl, executor (kaniko's), build, check, in or out, dockless is that tool.
 
 Options
       --state DIR         where images and caches are [default: $DOCKLESS_STATE, else

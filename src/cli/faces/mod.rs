@@ -5,4 +5,5 @@ mod builders;
 pub mod docker;
 pub mod dockless;
 pub mod img;
+pub mod kaniko;
 pub mod oci_build;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -11,7 +11,7 @@ use crate::base::{Env, Reference, Secret};
 use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::flags;
 use crate::cli::limits::LimitArgs;
-use crate::cli::session::{Chosen, Session};
+use crate::cli::session::Session;
 use crate::cli::solve::{self, Build};
 use crate::cli::verbs::trim;
 use crate::engine::{BuiltImage, Context, Dest, DockerfilePlan, DockerfileSource, Export, LayerOptions, NoCache, Plan};
@@ -57,10 +57,9 @@ Folders:
   cache/                   what is kept for the next build";
 
 /// The task's cache folder, where it declared one, is the state folder: what is built stays there for the next time.
-pub fn chosen(env: &Env) -> Chosen {
+pub fn state(env: &Env) -> Option<PathBuf> {
     let cache = env.cwd().join("cache");
-    let state = (env.nonempty("DOCKLESS_STATE").is_none() && cache.is_dir()).then_some(cache);
-    Chosen { state, ..Chosen::default() }
+    (env.nonempty("DOCKLESS_STATE").is_none() && cache.is_dir()).then_some(cache)
 }
 
 pub fn run(session: &Session) -> anyhow::Result<Exit> {

@@ -26,6 +26,7 @@ pub enum Mode {
     /// A display that is redrawn in place.
     Tty,
     /// One JSON object a line, as BuildKit's clients read it.
+    #[value(alias = "json")]
     Rawjson,
     /// Nothing but errors.
     #[value(alias = "none")]

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use clap::Parser;
 use serde_json::Value;
 
 use crate::base::Digest;
@@ -62,18 +61,25 @@ pub struct Args {
     /// Build nothing, and tell of the Dockerfiles: check, outline or targets[,format=json]
     #[arg(long, value_name = "METHOD")]
     call: Option<String>,
-    /// How to show progress
-    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
-    progress: Mode,
     /// Write digests and names to a file, as JSON, by target
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    wishes: Wishes,
+    #[command(flatten)]
+    ignored: Ignored,
+}
+
+/// What is asked of every target, whatever its file says.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Wishes {
+    /// How to show progress
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    pub progress: Mode,
     #[arg(long, value_name = "SPEC", hide = true)]
     provenance: Option<String>,
     #[arg(long, value_name = "SPEC", hide = true)]
     sbom: Option<String>,
-    #[command(flatten)]
-    ignored: Ignored,
 }
 
 ignored_flags!(
@@ -103,9 +109,11 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     session.warn_ignored(&args.ignored.0);
     let env = |name: &str| session.env.var(name).map(str::to_owned);
+    let dotenv = dotenv(&session.absolute(".env"), session)?;
+    let compose_env = |name: &str| env(name).or_else(|| dotenv.get(name).cloned());
     let files = files(&args.files, session)?;
     let vars: BTreeMap<String, String> = args.vars.iter().cloned().collect();
-    let definition = bake::read(&files, &env, &vars).map_err(|error| {
+    let definition = bake::read(&files, &env, &compose_env, &vars).map_err(|error| {
         let is_hcl = error.contains("HCL");
         let error = usage(error);
         if is_hcl { Hinted { hint: HCL_HINT.to_owned(), source: error }.into() } else { error }
@@ -120,9 +128,19 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         out.finish()?;
         return Ok(Exit::Success);
     }
-    let orders = orders(&plan, &args, session)?;
+    build_all(&plan, &args.wishes, args.metadata_file.as_deref(), session)
+}
+
+/// Builds the targets of a plan side by side, and tells of them when all are there.
+pub fn build_all(
+    plan: &Plan,
+    wishes: &Wishes,
+    metadata_file: Option<&Path>,
+    session: &Session,
+) -> anyhow::Result<Exit> {
+    let orders = orders(plan, wishes, session)?;
     let cancel = session.cancel()?.child();
-    let display = Display::start(args.progress, &session.env);
+    let display = Display::start(wishes.progress, &session.env);
     let progress = display.progress();
     let mut bakery = Bakery { session, orders, exit: Exit::Success, baked: BTreeMap::new(), unnamed: Vec::new() };
     let several = plan.targets.len() > 1;
@@ -132,9 +150,20 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     });
     display.finish();
     bakery.forget()?;
-    bakery.tell(&plan, &args)?;
+    bakery.tell(plan, wishes, metadata_file)?;
     ended?;
     Ok(bakery.exit)
+}
+
+/// Variables of a `.env` file, where there is one.
+pub fn dotenv(path: &Path, session: &Session) -> anyhow::Result<BTreeMap<String, String>> {
+    // A folder of the name is Python's.
+    if !path.is_file() {
+        return Ok(BTreeMap::new());
+    }
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let env = |name: &str| session.env.var(name).map(str::to_owned);
+    bake::dotenv::read(&text, &env).map_err(|error| usage(format!("{}: {error}", path.display())))
 }
 
 /// Each target has helpers of its own for steps that can run side by side; more targets at once than processors would
@@ -144,11 +173,11 @@ fn at_once() -> usize {
 }
 
 /// Every target as the words of a build, before the first is built: what nobody can build is told at once.
-fn orders(plan: &Plan, args: &Args, session: &Session) -> anyhow::Result<BTreeMap<String, build::Args>> {
+fn orders(plan: &Plan, wishes: &Wishes, session: &Session) -> anyhow::Result<BTreeMap<String, build::Args>> {
     let mut orders = BTreeMap::new();
     let mut to_stdout: Option<&str> = None;
     for planned in &plan.targets {
-        let order = order(planned, args, session).with_context(|| format!("target {}", planned.name))?;
+        let order = order(planned, wishes, session).with_context(|| format!("target {}", planned.name))?;
         if order.writes_to_stdout(session)?
             && let Some(other) = to_stdout.replace(&planned.name)
         {
@@ -159,7 +188,7 @@ fn orders(plan: &Plan, args: &Args, session: &Session) -> anyhow::Result<BTreeMa
     Ok(orders)
 }
 
-fn order(planned: &Planned, args: &Args, session: &Session) -> anyhow::Result<build::Args> {
+fn order(planned: &Planned, wishes: &Wishes, session: &Session) -> anyhow::Result<build::Args> {
     let mut target = planned.target.clone();
     if planned.only_linked {
         // A result without a name, for those who take files of it.
@@ -170,11 +199,11 @@ fn order(planned: &Planned, args: &Args, session: &Session) -> anyhow::Result<bu
         // Wherever else it goes, the others need it here.
         words.push("--load".to_owned());
     }
-    for (name, value) in [("provenance", &args.provenance), ("sbom", &args.sbom)] {
+    for (name, value) in [("provenance", &wishes.provenance), ("sbom", &wishes.sbom)] {
         words.extend(value.iter().map(|value| format!("--{name}={value}")));
     }
     words.extend(bake::words(&target));
-    let mut order = Words::try_parse_from(words).map_err(|error| usage(error.to_string()))?.build;
+    let mut order = build::Args::of_words(words)?;
     order.inline_dockerfile = target.dockerfile_inline;
     order.admit(session)?;
     Ok(order)
@@ -237,14 +266,6 @@ fn list(what: &str, definition: &Definition) -> anyhow::Result<Exit> {
     }
     out.finish()?;
     Ok(Exit::Success)
-}
-
-/// `build`'s own words.
-#[derive(Debug, Parser)]
-#[command(name = "build", no_binary_name = true)]
-struct Words {
-    #[command(flatten)]
-    build: build::Args,
 }
 
 /// What is to be done, and what is known of the targets that are done.
@@ -312,9 +333,9 @@ impl Bakery<'_> {
     }
 
     /// Warnings of all targets, each once, and the metadata file.
-    fn tell(&self, plan: &Plan, args: &Args) -> anyhow::Result<()> {
+    fn tell(&self, plan: &Plan, wishes: &Wishes, metadata_file: Option<&Path>) -> anyhow::Result<()> {
         let baked = || plan.targets.iter().filter_map(|planned| self.baked.get_key_value(&planned.name));
-        if args.progress.shows_warnings() {
+        if wishes.progress.shows_warnings() {
             let mut warnings: Vec<Warning> = Vec::new();
             for warning in baked().flat_map(|(_, baked)| &baked.warnings) {
                 if !warnings.contains(warning) {
@@ -324,7 +345,7 @@ impl Bakery<'_> {
             self.session.lint(&warnings);
         }
         self.session.note_isolation()?;
-        let Some(path) = &args.metadata_file else { return Ok(()) };
+        let Some(path) = metadata_file else { return Ok(()) };
         let told = baked().filter_map(|(name, baked)| {
             Some((name.clone(), solve::metadata(baked.image.as_ref()?, baked.engine.as_deref())))
         });

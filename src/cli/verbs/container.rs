@@ -17,6 +17,8 @@ use crate::exec::{Io, Network, Stdin};
 
 /// Make a container: a root file system to copy files out of, or to start.
 #[derive(Debug, Clone, clap::Args)]
+// docker's `-h` names the host: help, with a code of success, would be taken for what the program said.
+#[command(disable_help_flag = true)]
 pub struct CreateArgs {
     #[arg(value_name = "IMAGE")]
     image: Reference,
@@ -76,7 +78,7 @@ pub struct CreateArgs {
     /// Line for /etc/hosts
     #[arg(long = "add-host", value_name = "HOST:IP", value_parser = flags::extra_host)]
     add_hosts: Vec<(String, String)>,
-    #[arg(short = 'H', long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
     #[arg(short, long = "label", value_name = "KEY[=VALUE]")]
     labels: Vec<String>,
@@ -89,6 +91,9 @@ pub struct CreateArgs {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     #[command(flatten)]
     ignored: Ignored,
 }
@@ -107,6 +112,7 @@ ignored_flags!(
 
 /// Make a container and run it to its end.
 #[derive(Debug, Clone, clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct RunArgs {
     /// Remove the container when it ends
     #[arg(long)]
@@ -227,7 +233,7 @@ fn detach(container: &Container, rm: bool, session: &Session) -> anyhow::Result<
     command
         .arg("--state")
         .arg(session.state_dir())
-        .args(["start", "--attach", &container.id])
+        .args(["--isolation", &session.isolation(), "start", "--attach", &container.id])
         .args(rm.then_some("--rm"))
         .stdin(Stdio::null())
         .stdout(out)

@@ -4,6 +4,7 @@ pub mod bake;
 pub mod bucket;
 pub mod build;
 pub mod commit;
+pub mod compose;
 pub mod container;
 pub mod containers;
 pub mod cp;

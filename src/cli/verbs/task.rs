@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use anyhow::Context as _;
 
 use super::trim;
-use crate::cli::exit::{Exit, usage};
+use crate::cli::exit::{Exit, missing, usage};
 use crate::cli::limits::LimitArgs;
-use crate::cli::session::{LOST_ENGINES, Session};
+use crate::cli::session::{ISOLATION, LOST_ENGINES, Session};
 use crate::engine::place::VARIABLE;
 use crate::task::config::{self, Config, Wanted};
 use crate::task::journal::{self, Journal};
@@ -117,6 +117,10 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
         (None, None, Some(file)) => dir.join(file),
         (None, None, None) => dir.join(OUTPUT),
     };
+    // Now, and not after an hour of building.
+    if output.exists() && !output.is_dir() {
+        return Err(usage(format!("output {} is not a folder", output.display())));
+    }
     let limits = args.limits.read(session)?;
     let state = session.state()?;
     let tmp = state.tmp()?;
@@ -154,7 +158,14 @@ pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
             Some(engine) => engine,
             None => session.places()?.to_string(),
         };
-        let place = stages::Place { program: &program, state: &state_dir, engine: &engine, folder, tmp: &tmp };
+        let place = stages::Place {
+            program: &program,
+            state: &state_dir,
+            engine: &engine,
+            isolation: &session.isolation(),
+            folder,
+            tmp: &tmp,
+        };
         stages::pick(record, &item.stages, &place, &cancel)
     };
     let warnings = Mutex::new(Vec::new());
@@ -184,6 +195,9 @@ fn read_config(args: &Args, dir: &Path, session: &Session) -> anyhow::Result<Con
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !wanted => return Ok(Config::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(missing(format!("{}: {error}", path.display())));
+        }
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
     let shown = path.strip_prefix(session.env.cwd()).unwrap_or(&path);
@@ -216,8 +230,9 @@ fn native_build(
         ("DOCKLESS_STATE".into(), session.state_dir().into_os_string()),
         (journal::VARIABLE.into(), journal.path().into()),
     ];
-    // Its faces build where this task was told to, whatever said it.
+    // Its faces build where and how this task was told to, whatever said it.
     variables.push((VARIABLE.into(), session.places()?.to_string().into()));
+    variables.push((ISOLATION.into(), session.isolation().into()));
     variables.push((native::DIR.into(), dir.into()));
     for (name, value) in faces::VARIABLES {
         if env.var_os(name).is_none() {

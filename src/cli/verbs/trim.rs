@@ -44,7 +44,11 @@ pub fn trim(limits: &Limits, names: &[Reference], session: &Session) -> anyhow::
 pub fn apart(limits: &Limits, names: &[Reference], session: &Session) {
     let child = || -> anyhow::Result<()> {
         let mut command = Command::new(std::env::current_exe().context("find dockless's own file")?);
-        command.arg("--state").arg(session.state_dir()).arg("trim").args(limits::words(limits));
+        command
+            .arg("--state")
+            .arg(session.state_dir())
+            .args(["--isolation", &session.isolation(), "trim"])
+            .args(limits::words(limits));
         command.args(names.iter().map(ToString::to_string)).stdin(Stdio::null()).stdout(Stdio::null());
         let status = command.status()?;
         anyhow::ensure!(status.success(), "{status}");

@@ -50,11 +50,11 @@ impl Planner<'_> {
         for path in &copy.sources {
             match git::parse(path)? {
                 Some(repository) if !repository.could_be_local => {
-                    let output = self.add_git(&copy, repository, &name)?;
+                    let output = self.add_git(&copy, repository, step, &name)?;
                     actions.copy(Some(output), pb::FileActionCopy { src: "/".to_owned(), ..action.clone() });
                 }
                 _ if is_http(path) => {
-                    let (output, file) = self.add_http(&copy, path, &name)?;
+                    let (output, file) = self.add_http(&copy, path, step, &name)?;
                     actions.copy(
                         Some(output),
                         pb::FileActionCopy {
@@ -149,7 +149,7 @@ impl Planner<'_> {
         })
     }
 
-    fn add_git(&mut self, copy: &Copy, repository: GitRef, name: &str) -> Result<Output> {
+    fn add_git(&mut self, copy: &Copy, repository: GitRef, step: &Step, name: &str) -> Result<Output> {
         if !copy.is_add {
             return Err(Error::new("source can't be a git ref for COPY").about(&repository.git.remote).hint("use ADD"));
         }
@@ -168,12 +168,13 @@ impl Planner<'_> {
         // For a context only.
         git.mtime.clear();
         let mut draft = git.draft();
+        draft.lines = self.lines(&step.lines);
         draft.name(name);
         Ok(self.builder.output(draft))
     }
 
     /// The file at an address, and the name it gets.
-    fn add_http(&mut self, copy: &Copy, address: &str, name: &str) -> Result<(Output, String)> {
+    fn add_http(&mut self, copy: &Copy, address: &str, step: &Step, name: &str) -> Result<(Output, String)> {
         if !copy.is_add {
             return Err(Error::new("source can't be a URL for COPY").about(address).hint("use ADD"));
         }
@@ -186,6 +187,7 @@ impl Planner<'_> {
             base => base.to_owned(),
         };
         let mut draft = source::http(address, &file, &copy.checksum);
+        draft.lines = self.lines(&step.lines);
         draft.name(name);
         Ok((self.builder.output(draft), file))
     }

@@ -8,7 +8,7 @@ use crate::cli::cache;
 use crate::cli::call;
 use crate::cli::definition;
 use crate::cli::exit::{Exit, Unsupported, missing, usage};
-use crate::cli::flags;
+use crate::cli::flags::{self, ignored_flags};
 use crate::cli::output::{self, BareDocker, Common};
 use crate::cli::progress::Mode;
 use crate::cli::session::Session;
@@ -61,11 +61,19 @@ pub struct Args {
     /// What steps may do on an engine elsewhere: network.host, security.insecure
     #[arg(long = "allow", value_name = "NAME")]
     allow: Vec<String>,
+    #[command(flatten)]
+    ignored: Ignored,
 }
+
+ignored_flags!(
+    /// What a daemon would tell of itself.
+    Ignored { switches: [], values: ["debug-json-cache-metrics", "trace"] }
+);
 
 pub fn run(args: Args, session: &Session) -> anyhow::Result<Exit> {
     session.enter_namespace()?;
     solve::admit(&args.allow, session)?;
+    session.warn_ignored(&args.ignored.0);
     let common = Common { cwd: session.env.cwd(), tags: &[], bare_docker: BareDocker::Stdout };
     let mut exports = Vec::new();
     for spec in &args.outputs {

@@ -4,6 +4,8 @@ mod plan;
 
 use std::path::PathBuf;
 
+use clap::Parser as _;
+
 use crate::base::{Platform, Reference};
 use crate::cli::cache;
 use crate::cli::call::{self, Asked};
@@ -43,7 +45,7 @@ pub struct Args {
     #[arg(long = "build-arg", value_name = "KEY[=VALUE]")]
     build_args: Vec<String>,
     /// Label of the image
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = flags::key_value)]
+    #[arg(long = "label", value_name = "KEY[=VALUE]", value_parser = flags::label)]
     labels: Vec<(String, String)>,
     /// What to build for, such as linux/arm64; several joined by commas
     #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
@@ -177,7 +179,26 @@ pub fn run(mut args: Args, session: &Session) -> anyhow::Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// `build`'s own words.
+#[derive(Debug, clap::Parser)]
+#[command(name = "build", no_binary_name = true)]
+struct Words {
+    #[command(flatten)]
+    build: Args,
+}
+
 impl Args {
+    /// A build in words that nobody typed: what a bake file or another tool's command line means.
+    pub fn of_words(words: impl IntoIterator<Item = String>) -> anyhow::Result<Self> {
+        let parsed = Words::try_parse_from(words).map_err(|error| {
+            // Without clap's advice on what to type, which nobody did.
+            let text = error.to_string();
+            let sentence = text.split("\n\n").next().unwrap_or_default();
+            usage(sentence.trim_start_matches("error: "))
+        });
+        Ok(parsed?.build)
+    }
+
     /// Refuses what would change the result and is not done; says what is ignored.
     pub fn admit(&self, session: &Session) -> anyhow::Result<()> {
         refuse(self)?;
