@@ -9,6 +9,7 @@ use super::shared::{INLINE, StepCache};
 use super::{Dest, Export, LayerOptions, State};
 use crate::base::{Cancel, Epoch, Progress, Reference};
 use crate::export;
+use crate::image::config::History;
 use crate::image::{Image, ImageConfig};
 use crate::layer::{Compression, Loss, Lost};
 use crate::ops::{Ref, Request};
@@ -153,15 +154,18 @@ impl Built<'_> {
 
     pub fn image(&self, options: &LayerOptions) -> anyhow::Result<Image> {
         let snapshots = self.state.snapshots()?;
-        let snapshot = self.snapshot()?;
-        let mut layers = export::layers(snapshots, &snapshot, options, &self.epoch, self.cancel)?;
-        if self.elsewhere {
-            self.store_as_asked(&mut layers, &snapshot, options)?;
-        }
+        let mut snapshot = self.snapshot()?;
         let mut config = match &self.config {
             Some(config) => config.clone(),
             None => export::default_config(crate::base::Platform::host()),
         };
+        if options.squash {
+            snapshot = self.squashed(&snapshot, &mut config)?;
+        }
+        let mut layers = export::layers(snapshots, &snapshot, options, &self.epoch, self.cancel)?;
+        if self.elsewhere {
+            self.store_as_asked(&mut layers, &snapshot, options)?;
+        }
         // A base image's own is of no use to readers of this one.
         config.extra.remove(INLINE);
         match &self.inline {
@@ -173,6 +177,25 @@ impl Built<'_> {
         }
         let blobs = self.state.blobs()?;
         export::image(layers, &config, self.base.as_ref(), options, &self.epoch, blobs.as_ref())
+    }
+
+    /// The result with one layer on its base, and a history that says so.
+    fn squashed(&self, snapshot: &Snapshot, config: &mut ImageConfig) -> anyhow::Result<Snapshot> {
+        let snapshots = self.state.snapshots()?;
+        let (layers, lines) = self.base.as_ref().map_or((0, 0), |it| (it.rootfs.diff_ids.len(), it.history.len()));
+        let squashed = snapshots.squash(snapshot, layers, self.cancel)?;
+        if squashed == *snapshot {
+            return Ok(squashed);
+        }
+        config.history.iter_mut().skip(lines).for_each(|line| line.empty_layer = true);
+        // Not that of the squashing: a step that was found keeps its time, and with it the image its digest.
+        let created = (layers..snapshot.len()).rev().find_map(|index| snapshots.created(snapshot, index));
+        config.history.push(History {
+            created: created.and_then(|time| jiff::Timestamp::try_from(time).ok()).map(|time| time.to_string()),
+            comment: Some(format!("squashed from {} layers", snapshot.len() - layers)),
+            ..History::default()
+        });
+        Ok(squashed)
     }
 
     /// What is asked of new layers holds for those that an engine elsewhere made, too. The base's stay as they are, but
@@ -207,7 +230,7 @@ impl Built<'_> {
 
     /// A later `FROM` of this image finds its layers unpacked.
     pub fn adopt(&self, image: &Image, options: &LayerOptions) -> anyhow::Result<()> {
-        if !self.result_is_plain(options) {
+        if !self.result_is_plain(options) || options.squash {
             return Ok(());
         }
         Ok(self.state.snapshots()?.adopt(&self.snapshot()?, &image.layers)?)

@@ -29,6 +29,8 @@ pub struct LayerOptions {
     pub oci_media_types: Option<bool>,
     /// `rewrite-timestamp`: clamp mtimes in new layers to the epoch.
     pub rewrite_timestamp: bool,
+    /// All that the base image does not have goes into one layer.
+    pub squash: bool,
     pub annotations: BTreeMap<String, String>,
 }
 

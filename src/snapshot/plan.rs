@@ -34,13 +34,19 @@ pub(super) struct Plan {
 impl Plan {
     /// `common`: so many deltas are the same in both, from the bottom. None where it cannot be told, name by name.
     pub fn new(snapshots: &Snapshots, from: &Snapshot, to: &Snapshot, common: usize) -> io::Result<Option<Self>> {
-        let deltas = |all: &[StackDelta]| all.iter().rev().map(|delta| snapshots.delta(delta)).collect::<Vec<_>>();
-        let (theirs, ours) = (deltas(&from.deltas[common..]), deltas(&to.deltas[common..]));
+        let own = Stack::new(deltas(snapshots, &to.deltas[common..]));
+        let plan = Self::between(snapshots, from, to, common)?;
+        Ok(plan.can_be_made(&own)?.then_some(plan))
+    }
+
+    /// The same for a delta of its own on top of `from`, where every file is written anew.
+    pub fn between(snapshots: &Snapshots, from: &Snapshot, to: &Snapshot, common: usize) -> io::Result<Self> {
+        let (theirs, ours) = (&from.deltas[common..], &to.deltas[common..]);
         let (old, tree) = (snapshots.tree(from), snapshots.tree(to));
-        let all = theirs.iter().chain(&ours).cloned().collect();
+        let all = [theirs, ours].into_iter().flat_map(|own| deltas(snapshots, own)).collect();
         let mut search = Search { all, old, new: Arc::clone(&tree), plan: Self::nothing(tree) };
         search.dirs()?;
-        Ok(search.plan.can_be_made(&Stack::new(ours))?.then_some(search.plan))
+        Ok(search.plan)
     }
 
     /// Makes a directory, which holds `now`, what it was before this happened to it. None where that cannot be told.
@@ -110,29 +116,37 @@ impl Plan {
         Ok(true)
     }
 
-    pub fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
-        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host().map_err(io::Error::other)?)?);
-        let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
+    /// Writes it down, in a root directory or as a delta.
+    pub fn write(&self, writer: &mut DeltaWriter, cancel: &Cancel) -> io::Result<()> {
         let check = || cancel.check().map_err(io::Error::other);
         for path in &self.gone {
             check()?;
             writer.remove(path)?;
         }
         let mut copier = Copier::new(Arc::clone(&self.tree));
-        for (path, node) in self.made {
+        for (path, node) in &self.made {
             check()?;
-            copier.entry(&mut writer, &path, &path, node)?;
+            copier.entry(writer, path, path, node.clone())?;
         }
+        self.kept.iter().try_for_each(|(path, (node, _))| writer.set_meta(path, &node.meta))
+    }
+
+    pub fn carry_out(self, snapshots: &Snapshots, path: &Path, cancel: &Cancel) -> io::Result<()> {
+        let upper = Arc::new(DiskDelta::open(path, snapshots.0.host().map_err(io::Error::other)?)?);
+        let mut writer = DeltaWriter::new(Arc::clone(&upper) as Arc<_>, Arc::new(Stack::new(Vec::new())));
         let root = Root::open(path)?;
-        for (path, (node, has_more)) in &self.kept {
-            if *has_more {
-                meta::clear_xattrs(root.open_dir(path)?)?;
-            }
-            writer.set_meta(path, &node.meta)?;
+        for (path, _) in self.kept.iter().filter(|(_, (_, has_more))| *has_more) {
+            meta::clear_xattrs(root.open_dir(path)?)?;
         }
+        self.write(&mut writer, cancel)?;
         writer.finish()?;
         native::settle(&*self.tree, &upper, path)
     }
+}
+
+/// The highest first.
+fn deltas(snapshots: &Snapshots, all: &[StackDelta]) -> Vec<Arc<dyn Delta>> {
+    all.iter().rev().map(|delta| snapshots.delta(delta)).collect()
 }
 
 /// Looks at all that is named by deltas that only one of the two has.

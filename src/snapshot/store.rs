@@ -30,6 +30,7 @@ use super::disk::DiskDelta;
 use super::error::{At, Error, Result};
 use super::folder::Folder;
 use super::host::Host;
+use super::plan::Plan;
 use super::stack::{DeltaId, Snapshot, StackDelta};
 use super::stamps::Stamps;
 use super::tree::Tree;
@@ -221,6 +222,18 @@ impl Snapshots {
             return Ok(Snapshot { deltas: rest.into() });
         }
         diff::diff(self, lower, upper, cancel)
+    }
+
+    /// A snapshot with all deltas but the first `kept` in one: what came and went again between them is in none.
+    pub fn squash(&self, snapshot: &Snapshot, kept: usize, cancel: &Cancel) -> Result<Snapshot> {
+        if snapshot.len() <= kept + 1 {
+            return Ok(snapshot.clone());
+        }
+        let lower = Snapshot { deltas: snapshot.deltas[..kept].into() };
+        let plan = Plan::between(self, &lower, snapshot, kept).at(&self.0.dir)?;
+        let mut active = self.prepare(&lower)?;
+        plan.write(active.writer()?, cancel).at(&self.0.dir)?;
+        active.commit(cancel)
     }
 
     /// The delta at an index as a layer in the blob store. An image's layer comes back as it came unless forced;

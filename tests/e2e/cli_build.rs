@@ -72,6 +72,49 @@ fn a_mistake_in_a_dockerfile_is_shown_where_it_is() {
 }
 
 #[test]
+fn all_that_is_new_can_be_one_layer() {
+    let Some(place) = Place::with_base("all_that_is_new_can_be_one_layer") else { return };
+    place.write("secret", "not for you");
+    place.write(
+        "Dockerfile",
+        "FROM dockless.example/busybox:1\nCOPY secret /key\nRUN wc -c </key >/read && rm /key && mkdir /d && echo 1 >/d/a\n\
+         RUN mv /d /e && ln /e/a /b && chmod 700 /e && rm /bin/vi && chmod 1777 /etc\nENV A=b\n",
+    );
+    place.dockless("build -t plain .").ok();
+    let one = || {
+        place.dockless("build --squash -t one -o type=docker,dest=one.tar,compression=uncompressed .").ok();
+        place.dockless("load -q -i one.tar").ok()
+    };
+    let id = one();
+    assert_eq!(one(), id, "the steps are the same, and so is the image");
+    let inspect = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&place.dockless(&format!("inspect {name}")).ok()).unwrap()
+    };
+    let layers = |name: &str| inspect(name)[0]["RootFS"]["Layers"].as_array().unwrap().len();
+    let base = layers("dockless.example/busybox:1");
+    assert_eq!((layers("plain"), layers("one")), (base + 3, base + 1));
+    assert_eq!(inspect("one")[0]["Config"], inspect("plain")[0]["Config"]);
+    let history = place.dockless("history --no-trunc one").ok();
+    assert!(history.contains("mv /d /e") && history.contains("squashed from 3 layers"), "{history}");
+    let archive = std::fs::read(place.at("one.tar")).unwrap();
+    assert!(!archive.windows(11).any(|bytes| bytes == b"not for you"), "what a step removed is in no layer");
+    for name in ["one", "plain"] {
+        place.dockless(&format!("export --format=rootfs {name} {name}.d")).ok();
+    }
+    let differences = std::process::Command::new("diff")
+        .args(["-r", "one.d/rootfs", "plain.d/rootfs"])
+        .current_dir(place.work())
+        .output();
+    let differences = differences.unwrap();
+    assert!(differences.status.success() && place.at("one.d/rootfs/e/a").exists(), "{differences:?}");
+    place.write("Dockerfile", "FROM dockless.example/busybox:1\nRUN true\n");
+    place.dockless("build --squash -t single .").ok();
+    assert_eq!(layers("single"), base + 1, "of one there is nothing to be made");
+    let err = place.run("docker", ["build", "--squash", "--cache-to=type=inline", "."]).fails_with(125);
+    assert!(err.contains("--squash with --cache-to type=inline is not supported"), "{err}");
+}
+
+#[test]
 fn outputs_go_where_they_are_sent() {
     let Some(place) = Place::with_base("outputs_go_where_they_are_sent") else { return };
     place.write("Dockerfile", "FROM scratch\nCOPY a /dir/a\n");
@@ -93,7 +136,7 @@ fn what_changes_the_result_is_refused_and_what_does_not_is_named() {
     let test = "what_changes_the_result_is_refused_and_what_does_not_is_named";
     let Some(place) = Place::with_base(test) else { return };
     place.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
-    for flag in ["--squash", "--sbom=true", "--provenance=mode=max", "--attest=type=sbom", "--call=nothing"] {
+    for flag in ["--sbom=true", "--provenance=mode=max", "--attest=type=sbom", "--call=nothing"] {
         let err = place.run("docker", ["build", flag, "."]).fails_with(125);
         assert!(err.contains("is not supported"), "{flag}: {err}");
     }

@@ -77,7 +77,7 @@ fn executor_takes_kaniko_s_flags() {
 
     for (words, message) in [
         ("", "you must provide --destination, or use --no-push"),
-        ("--no-push --single-snapshot", "--single-snapshot is not supported"),
+        ("--no-push --bucket b", "--bucket b is not supported"),
         ("--no-push --context src", "there is no Dockerfile"),
         ("--no-push --bogus", "--bogus"),
         ("--context gs://b/c --no-push", "gs:// is not supported"),

@@ -93,7 +93,8 @@ pub struct Kaniko {
     verbosity: String,
     #[command(flatten)]
     registries: registries::Flags,
-    #[arg(long, hide = true)]
+    /// Put all that the base image does not have into one layer
+    #[arg(long)]
     single_snapshot: bool,
     #[arg(long, value_name = "PATH", hide = true)]
     ignore_path: Vec<PathBuf>,
@@ -147,10 +148,6 @@ impl Kaniko {
         }
         if let Some(name) = self.destinations.iter().find(|name| name.digest().is_some()) {
             return Err(usage(format!("--destination {name}: a name to give cannot have a digest")));
-        }
-        if self.single_snapshot {
-            let instead = "every step that changes files has a layer of its own";
-            return Err(Unsupported::instead("--single-snapshot", instead));
         }
         if self.push_ignore_immutable_tag_errors {
             return Err(Unsupported::refuse("--push-ignore-immutable-tag-errors"));
@@ -207,6 +204,9 @@ impl Kaniko {
             layers.push("tar=false".to_owned());
             let fields = ["type=oci".to_owned(), format!("dest={}", path.display())];
             option("output", &csv::line(fields.iter().chain(&layers).map(String::as_str)));
+        }
+        if self.single_snapshot {
+            words.push("--squash".to_owned());
         }
         if !self.cache {
             words.push("--no-cache".to_owned());

@@ -129,7 +129,8 @@ pub struct Args {
     sbom: Option<String>,
     #[arg(long, value_name = "SPEC", hide = true)]
     attest: Vec<String>,
-    #[arg(long, hide = true)]
+    /// Put all that the base image does not have into one layer
+    #[arg(long)]
     squash: bool,
     #[command(flatten)]
     ignored: Ignored,
@@ -243,8 +244,11 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
     if let Some(spec) = args.attest.iter().find(|spec| !spec.contains("disabled=true")) {
         return Err(Unsupported::refuse(format!("--attest {spec}")));
     }
-    if args.squash {
-        return Err(Unsupported::refuse("--squash"));
+    if args.squash && args.cache_to.iter().any(|spec| spec.contains("type=inline")) {
+        return Err(Unsupported::instead(
+            "--squash with --cache-to type=inline",
+            "type=registry keeps layers of steps",
+        ));
     }
     Ok(())
 }
@@ -293,6 +297,11 @@ fn exports(args: &Args, tags: &[Reference], session: &Session) -> anyhow::Result
     }
     for annotation in &args.annotations {
         annotate(&mut exports, annotation)?;
+    }
+    for export in &mut exports {
+        if let Export::Image { options, .. } | Export::Docker { options, .. } | Export::Oci { options, .. } = export {
+            options.squash = args.squash;
+        }
     }
     Ok(exports)
 }
