@@ -99,16 +99,16 @@ impl Target for Flat {
 
     fn entry(&mut self, entry: &Entry, data: &mut dyn BufRead) -> anyhow::Result<()> {
         let path: PathBuf = self.root.land(&entry.path).map_err(named(&entry.path))?;
+        let mut made = path.as_path();
         if let Kind::Hardlink { target } = &entry.kind {
-            // As well as a file that it gives a further name; not one that it says has its own.
+            // As well as a file that it gives a further name. One that is to have the name that it has stays what it was.
             let target = self.root.resolve(target, false).map_err(named(target))?;
-            if target != path {
-                self.made.add(&target);
-                self.made.add(&path);
+            match target == path {
+                true => made = path.parent().unwrap_or(Path::new("")),
+                false => self.made.add(&target),
             }
-        } else {
-            self.made.add(&path);
         }
+        self.made.add(made);
         let Some(table) = &mut self.table else { return self.root.entry(entry, data) };
         match entry.kind {
             // The little that a table wants to know the content of.

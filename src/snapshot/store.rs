@@ -6,6 +6,7 @@
 //! deltas/ID/stored    there when ownership is in the owner store
 //! deltas/ID/blob-*    layer blobs that were made of it
 //! chains/CHAIN        names the delta that is what this chain ID unpacks to
+//! squashed/IDENTITY   names the delta that is all of a snapshot above its base
 //! indexes/CHAIN       what a layer holds that was read through and not unpacked
 //! roots/IDENTITY/     native driver: a whole root file system that waits for a next step, and what it is
 //! active/RANDOM/      work in progress, locked by its process
@@ -230,10 +231,19 @@ impl Snapshots {
             return Ok(snapshot.clone());
         }
         let lower = Snapshot { deltas: snapshot.deltas[..kept].into() };
+        let name = Digest::of(format!("{} {kept}", snapshot.identity())).hex();
+        let note = self.0.dir.join("squashed").join(name);
+        if let Some(id) = self.0.noted(&note)? {
+            return Ok(Snapshot::merge([&lower, &Snapshot { deltas: [StackDelta::Made(id)].into() }]));
+        }
         let plan = Plan::between(self, &lower, snapshot, kept).at(&self.0.dir)?;
         let mut active = self.prepare(&lower)?;
         plan.write(active.writer()?, cancel).at(&self.0.dir)?;
-        active.commit(cancel)
+        let squashed = active.commit(cancel)?;
+        if let Some(id) = squashed.deltas().last() {
+            self.0.write_file(&note, id.0.as_bytes())?;
+        }
+        Ok(squashed)
     }
 
     /// The delta at an index as a layer in the blob store. An image's layer comes back as it came unless forced;
@@ -365,12 +375,13 @@ impl Snapshots {
                 fs::rename(&from, active.join(format!("{name}.{kind}"))).at(&from)?;
             }
         }
-        let chains = self.0.dir.join("chains");
-        for name in list(&chains)? {
-            let path = chains.join(&name);
-            let id = fs::read_to_string(&path).at(&path)?;
-            if id.is_empty() || !self.0.delta_dir(&DeltaId(id)).exists() {
-                fs::remove_file(&path).at(&path)?;
+        for kind in ["chains", "squashed"] {
+            let notes = self.0.dir.join(kind);
+            for name in list(&notes)? {
+                let path = notes.join(&name);
+                if self.0.noted(&path)?.is_none() {
+                    fs::remove_file(&path).at(&path)?;
+                }
             }
         }
         let dead = Workplace::find_dead(&active)?;
@@ -450,15 +461,20 @@ impl Inner {
             return Ok(Some(own));
         }
         let alias = self.dir.join("chains").join(layer.chain.0.hex());
-        match quiet::read_to_string(&alias) {
+        Ok(self.noted(&alias)?.map(|id| self.delta_dir(&id)))
+    }
+
+    /// The delta that a note names, where it is there.
+    fn noted(&self, note: &Path) -> Result<Option<DeltaId>> {
+        match quiet::read_to_string(note) {
             // Written whole or not at all, but a power cut may have emptied it.
             Ok(id) if !id.is_empty() && !id.contains(['/', '.', '\0']) => {
-                let dir = self.delta_dir(&DeltaId(id));
-                Ok(is_there(&dir)?.then_some(dir))
+                let id = DeltaId(id);
+                Ok(is_there(&self.delta_dir(&id))?.then_some(id))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).at(&alias),
+            Err(error) => Err(error).at(note),
         }
     }
 

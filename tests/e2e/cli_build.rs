@@ -86,7 +86,10 @@ fn all_that_is_new_can_be_one_layer() {
         place.dockless("load -q -i one.tar").ok()
     };
     let id = one();
+    let snapshots = || place.dockless("du --filter type=snapshot").ok();
+    let before = snapshots();
     assert_eq!(one(), id, "the steps are the same, and so is the image");
+    assert_eq!(snapshots(), before, "which is not made anew");
     let inspect = |name: &str| -> serde_json::Value {
         serde_json::from_str(&place.dockless(&format!("inspect {name}")).ok()).unwrap()
     };
