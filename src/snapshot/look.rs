@@ -24,7 +24,9 @@ pub(super) struct Look<'a> {
     /// An earlier look: directories that are as they were then need not be listed.
     before: Option<&'a Stamps>,
     /// From now on told of all that is new; it has been of the rest since the look before.
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
+    /// Nothing has been watched since that look.
+    anew: bool,
     is_unwatched: AtomicBool,
     /// When it began.
     now: SystemTime,
@@ -35,11 +37,25 @@ impl<'a> Look<'a> {
     pub fn new(
         path: &'a Path,
         before: Option<&'a Stamps>,
-        watch: Option<Watch>,
+        watch: Option<Arc<Watch>>,
         cancel: &'a Cancel,
     ) -> io::Result<Self> {
         let is_unwatched = AtomicBool::new(watch.is_none());
-        Ok(Self { path, root: Root::open(path)?, before, watch, is_unwatched, now: SystemTime::now(), cancel })
+        Ok(Self {
+            path,
+            root: Root::open(path)?,
+            before,
+            watch,
+            anew: false,
+            is_unwatched,
+            now: SystemTime::now(),
+            cancel,
+        })
+    }
+
+    /// Watches all there is, not only what is new.
+    pub fn watching_all(self) -> Self {
+        Self { anew: true, ..self }
     }
 
     /// Looks at all there is.
@@ -64,7 +80,7 @@ impl<'a> Look<'a> {
         found: &mut Vec<(PathBuf, Box<Listing>)>,
     ) -> io::Result<()> {
         let before = self.before.map_or(&[] as &Listing, |before| before.in_dir(&path));
-        if !as_it_was {
+        if !as_it_was || self.anew {
             self.watch(&path);
         }
         let (dir, names) = self.open(&path, as_it_was.then_some(before))?;

@@ -20,6 +20,7 @@ use super::unpack;
 use super::waiting;
 use super::writer::DeltaWriter;
 use crate::base::Cancel;
+use crate::sys::Limit;
 
 /// A root file system that a step works in. What is not kept of it is undone, and it waits for another step.
 pub(super) struct Work {
@@ -29,6 +30,7 @@ pub(super) struct Work {
     root: PathBuf,
     /// How it was before; none once it is kept.
     before: Option<Stamps>,
+    limit: Option<Limit>,
     cancel: Cancel,
 }
 
@@ -49,7 +51,8 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
         None => Stamps::of(&root, cancel).at(&root)?,
     };
     let (snapshots, base, place) = (snapshots.clone(), base.clone(), place.to_owned());
-    Ok(Work { snapshots, base, place, root, before: Some(before), cancel: cancel.clone() })
+    let limit = before.limit();
+    Ok(Work { snapshots, base, place, root, before: Some(before), limit, cancel: cancel.clone() })
 }
 
 /// Unpacks an image's layers into the root itself, and brings that to what stands on them. False, with nothing there,
@@ -125,6 +128,7 @@ impl Work {
 
     /// Writes what changed into `place/fs`, and says how the directory is now.
     pub fn commit(mut self, cancel: &Cancel) -> Result<Option<Stamps>> {
+        self.limit = None;
         let mut looks = self.before.take();
         let changes = looks.as_mut().map(|looks| looks.again(&self.root, cancel)).transpose().at(&self.root)?;
         let host = self.snapshots.0.host()?;
@@ -154,6 +158,7 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         // Who was told to stop does not begin to tidy up: the directory goes with its place.
+        self.limit = None;
         let Some(mut looks) = self.before.take().filter(|_| !self.cancel.is_cancelled()) else { return };
         let returned = looks
             .again(&self.root, &self.cancel)

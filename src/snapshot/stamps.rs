@@ -15,14 +15,14 @@ use rustix::fs::{FileType, Stat};
 
 use super::look::Look;
 use crate::base::Cancel;
-use crate::sys::Watch;
+use crate::sys::{Limit, Watch};
 
 /// One look.
 pub(super) struct Stamps {
     pub root: Stamp,
     pub dirs: HashMap<PathBuf, Box<Listing>>,
     /// Has watched all these directories since. None where nobody can, or may be trusted to.
-    pub watch: Option<Watch>,
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// What is in a directory, sorted bytewise.
@@ -56,14 +56,13 @@ impl Stamps {
 
     /// Looks at everything in a directory; symlinks are not followed.
     pub fn of(path: &Path, cancel: &Cancel) -> io::Result<Self> {
-        // A user has so many of these: without one, the next look is at everything, too.
-        Look::new(path, None, Watch::new().ok(), cancel)?.everything()
+        Look::new(path, None, fresh_watch(), cancel)?.everything()
     }
 
     /// Looks again, and tells what happened since: directories before what is in them.
     pub fn again(&mut self, path: &Path, cancel: &Cancel) -> io::Result<Vec<Change>> {
         let watch = self.watch.take();
-        let touched = watch.as_ref().map_or(Ok(None), Watch::take);
+        let touched = watch.as_ref().map_or(Ok(None), |watch| watch.take());
         let watch = watch.filter(|_| touched.is_ok());
         if let Ok(Some(touched)) = touched
             && let Some(changes) = self.look_in(touched, &Look::new(path, None, None, cancel)?)?
@@ -71,10 +70,20 @@ impl Stamps {
             self.watch = watch;
             return Ok(changes);
         }
-        let after = Look::new(path, Some(self), watch, cancel)?.everything()?;
+        let after = match watch {
+            // All is watched anew.
+            Some(watch) if watch.has_ended() => Look::new(path, Some(self), fresh_watch(), cancel)?.watching_all(),
+            watch => Look::new(path, Some(self), watch, cancel)?,
+        };
+        let after = after.everything()?;
         let changes = self.changes(&after);
         *self = after;
         Ok(changes)
+    }
+
+    /// While this is held, whoever changes much in the directory is not watched for long.
+    pub fn limit(&self) -> Option<Limit> {
+        self.watch.as_ref().map(Watch::limit)
     }
 
     /// Trusts nobody to tell what happens from now on: the next look is at everything.
@@ -128,6 +137,11 @@ impl Stamps {
     pub fn in_dir(&self, dir: &Path) -> &Listing {
         self.dirs.get(dir).map_or(&[], |listing| listing)
     }
+}
+
+/// A user has so many of these: without one, the next look is at everything, too.
+fn fresh_watch() -> Option<Arc<Watch>> {
+    Watch::new().ok().map(Arc::new)
 }
 
 /// The inode numbers of files that came, went or may have changed; none where a directory came or went.

@@ -25,4 +25,4 @@ pub use meta::{Kind, Meta, Mtime};
 pub use owner::{Owner, Ownership, SideTable};
 pub use root::{LastDirs, Parents, Root};
 pub use rootfs::RootFs;
-pub use watch::Watch;
+pub use watch::{Limit, Watch};

@@ -6,21 +6,64 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 /// Directories that are watched, each under a name.
 pub struct Watch {
-    queue: OwnedFd,
+    /// None once it has ended.
+    queue: RwLock<Option<OwnedFd>>,
     names: Mutex<HashMap<i32, PathBuf>>,
+}
+
+/// Sees to it that a watch ends when it costs more than it is worth; until this is dropped.
+pub struct Limit {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     /// Watches nothing yet. Fails where a user may have no more of these, as [`Watch::add`] does.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { queue: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?, names: Mutex::default() })
+        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        Ok(Self { queue: RwLock::new(Some(queue)), names: Mutex::default() })
+    }
+
+    /// Whether nothing is watched any longer.
+    pub fn has_ended(&self) -> bool {
+        self.queue().is_none()
+    }
+
+    /// Ends the watch when more has happened than is worth being told: every further change would cost its maker for
+    /// nothing.
+    pub fn limit(self: &Arc<Self>) -> Limit {
+        /// Whoever is done sooner has not made many.
+        const PAUSE: Duration = Duration::from_millis(50);
+        /// Bytes of events: some two thousand.
+        const MOST: u64 = 64 << 10;
+        let (stop, stopped) = mpsc::channel();
+        let watch = Arc::clone(self);
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+                let waiting = watch.queue().as_ref().map(rustix::io::ioctl_fionread);
+                if matches!(waiting, Some(Ok(bytes)) if bytes > MOST) {
+                    watch.end();
+                    return;
+                }
+            }
+        });
+        Limit { stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn end(&self) {
+        let queue = self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(queue);
+        self.names().clear();
     }
 
     /// Watches a directory from now on; one that is watched has this name from now on.
@@ -29,7 +72,9 @@ impl Watch {
         let changes = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
         let names = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
         let how = WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
-        let number = inotify::add_watch(&self.queue, dir, changes | names | how)?;
+        let queue = self.queue();
+        let queue = queue.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let number = inotify::add_watch(queue, dir, changes | names | how)?;
         self.names().insert(number, name.to_owned());
         Ok(())
     }
@@ -37,13 +82,15 @@ impl Watch {
     /// The directories in which files were made, changed or removed since this was asked last; files in no other directory
     /// were, but for further names of the same files.
     ///
-    /// None where that cannot be known: too much happened for the kernel to keep; directories were made or removed; or a
+    /// None where that cannot be known: it has ended; too much happened for the kernel to keep; directories were made or removed; or a
     /// name came and went, which may have been a link to a file elsewhere that was changed through it. Whether directories
     /// are where they were, whoever asks must see: they are told by the names that they had.
     pub fn take(&self) -> io::Result<Option<BTreeSet<PathBuf>>> {
+        let queue = self.queue();
+        let Some(queue) = &*queue else { return Ok(None) };
         let mut names = self.names();
         let mut buffer = [MaybeUninit::uninit(); 64 << 10];
-        let mut events = Reader::new(&self.queue, &mut buffer);
+        let mut events = Reader::new(queue, &mut buffer);
         let mut touched = BTreeSet::new();
         let mut came: HashSet<(i32, CString)> = HashSet::new();
         let mut known = true;
@@ -79,8 +126,22 @@ impl Watch {
         }
     }
 
+    fn queue(&self) -> RwLockReadGuard<'_, Option<OwnedFd>> {
+        self.queue.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn names(&self) -> MutexGuard<'_, HashMap<i32, PathBuf>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been told; the watch goes on.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -129,6 +190,26 @@ mod tests {
         for number in 0..=most.trim().parse().unwrap() {
             (&files[number % 2]).write_all(b"1").unwrap();
         }
+    }
+
+    #[test]
+    fn who_does_much_is_not_watched_for_long() {
+        let temp = tempfile::tempdir().unwrap();
+        let watch = Arc::new(Watch::new().unwrap());
+        watch.add(temp.path(), Path::new("")).unwrap();
+        let limit = watch.limit();
+        fs::write(temp.path().join("a"), "").unwrap();
+        std::thread::sleep(Duration::from_millis(120));
+        assert!(!watch.has_ended(), "little has happened");
+        let started = std::time::Instant::now();
+        while !watch.has_ended() {
+            fs::write(temp.path().join("b"), "").unwrap();
+            fs::write(temp.path().join("c"), "").unwrap();
+            assert!(started.elapsed() < Duration::from_secs(30));
+        }
+        drop(limit);
+        assert_eq!(watch.take().unwrap(), None);
+        assert!(watch.add(temp.path(), Path::new("")).is_err());
     }
 
     #[test]
