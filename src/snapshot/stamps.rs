@@ -83,7 +83,7 @@ impl Stamps {
 
     /// While this is held, whoever changes much in the directory is not watched for long.
     pub fn limit(&self) -> Option<Limit> {
-        self.watch.as_ref().map(Watch::limit)
+        self.watch.as_ref().and_then(Watch::limit)
     }
 
     /// Trusts nobody to tell what happens from now on: the next look is at everything.

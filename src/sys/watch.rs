@@ -40,15 +40,15 @@ impl Watch {
     }
 
     /// Ends the watch when more has happened than is worth being told: every further change would cost its maker for
-    /// nothing.
-    pub fn limit(self: &Arc<Self>) -> Limit {
+    /// nothing. None where there can be no thread to see to it.
+    pub fn limit(self: &Arc<Self>) -> Option<Limit> {
         /// Whoever is done sooner has not made many.
         const PAUSE: Duration = Duration::from_millis(50);
         /// Bytes of events: some two thousand.
         const MOST: u64 = 64 << 10;
         let (stop, stopped) = mpsc::channel();
         let watch = Arc::clone(self);
-        let thread = std::thread::spawn(move || {
+        let attend = move || {
             while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                 let waiting = watch.queue().as_ref().map(rustix::io::ioctl_fionread);
                 if matches!(waiting, Some(Ok(bytes)) if bytes > MOST) {
@@ -56,8 +56,9 @@ impl Watch {
                     return;
                 }
             }
-        });
-        Limit { stop: Some(stop), thread: Some(thread) }
+        };
+        let thread = std::thread::Builder::new().spawn(attend).ok()?;
+        Some(Limit { stop: Some(stop), thread: Some(thread) })
     }
 
     fn end(&self) {
@@ -82,9 +83,9 @@ impl Watch {
     /// The directories in which files were made, changed or removed since this was asked last; files in no other directory
     /// were, but for further names of the same files.
     ///
-    /// None where that cannot be known: it has ended; too much happened for the kernel to keep; directories were made or removed; or a
-    /// name came and went, which may have been a link to a file elsewhere that was changed through it. Whether directories
-    /// are where they were, whoever asks must see: they are told by the names that they had.
+    /// None where that cannot be known: it has ended; too much happened for the kernel to keep; directories were made or
+    /// removed; or a name came and went, which may have been a link to a file elsewhere that was changed through it. Whether
+    /// directories are where they were, whoever asks must see: they are told by the names that they had.
     pub fn take(&self) -> io::Result<Option<BTreeSet<PathBuf>>> {
         let queue = self.queue();
         let Some(queue) = &*queue else { return Ok(None) };
@@ -197,7 +198,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let watch = Arc::new(Watch::new().unwrap());
         watch.add(temp.path(), Path::new("")).unwrap();
-        let limit = watch.limit();
+        let limit = watch.limit().unwrap();
         fs::write(temp.path().join("a"), "").unwrap();
         std::thread::sleep(Duration::from_millis(120));
         assert!(!watch.has_ended(), "little has happened");
