@@ -181,6 +181,9 @@ impl Built<'_> {
 
     /// The result with one layer on its base, and a history that says so.
     fn squashed(&self, snapshot: &Snapshot, config: &mut ImageConfig) -> anyhow::Result<Snapshot> {
+        if self.inline.is_some() {
+            bail!("a squashed image cannot carry a cache, which speaks of layers of steps (BUILDKIT_INLINE_CACHE)");
+        }
         let snapshots = self.state.snapshots()?;
         let (layers, lines) = self.base.as_ref().map_or((0, 0), |it| (it.rootfs.diff_ids.len(), it.history.len()));
         let squashed = snapshots.squash(snapshot, layers, self.cancel)?;

@@ -244,12 +244,6 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
     if let Some(spec) = args.attest.iter().find(|spec| !spec.contains("disabled=true")) {
         return Err(Unsupported::refuse(format!("--attest {spec}")));
     }
-    if args.squash && args.cache_to.iter().any(|spec| spec.contains("type=inline")) {
-        return Err(Unsupported::instead(
-            "--squash with --cache-to type=inline",
-            "type=registry keeps layers of steps",
-        ));
-    }
     Ok(())
 }
 
@@ -258,12 +252,17 @@ pub fn request(args: Args, session: &Session) -> anyhow::Result<Build> {
     let env = &session.env;
     let tags: Vec<Reference> = args.tags.iter().cloned().map(Reference::or_latest).collect();
     let exports = exports(&args, &tags, session)?;
+    let caches = cache::read(&args.cache_from, &args.cache_to, ["--cache-from", "--cache-to"], session)?;
+    if args.squash && caches.is_inline() {
+        let instead = "type=registry keeps the layers of steps";
+        return Err(Unsupported::instead("--squash with --cache-to type=inline", instead));
+    }
     let Meant { plan, epoch, record } = match &args.llb {
         Some(file) => plan::definition(file, &args, session)?,
         None => plan::dockerfile(&args, session)?,
     };
     Ok(Build {
-        caches: cache::read(&args.cache_from, &args.cache_to, ["--cache-from", "--cache-to"], session)?,
+        caches,
         secrets: args.secrets,
         ssh: args.ssh,
         allow: args.allow,
