@@ -2,11 +2,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{Mode, OFlags};
 
 /// Where notifications come from; see [`Filter::install_listener`](super::seccomp::Filter::install_listener).
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    descriptor: OwnedFd,
+    /// Held by whoever hands over a file that can be written to, until its own descriptor of it is closed.
+    handing: RwLock<()>,
+}
 
 /// A call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +46,12 @@ const FD_SYNC_WAKE_UP: u64 = 1;
 
 impl Listener {
     pub fn new(descriptor: OwnedFd) -> Self {
-        let listener = Self(descriptor);
         // The answerer and the asker then take turns on one processor, which halves the time of a call. Before Linux
         // 6.6 there is no such thing, and nothing else changes.
         #[expect(unsafe_code, reason = "no wrapper offers this ioctl")]
         // SAFETY: the argument of this request is a number, not a pointer.
-        let _ = unsafe { libc::ioctl(listener.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, FD_SYNC_WAKE_UP) };
-        listener
+        let _ = unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, FD_SYNC_WAKE_UP) };
+        Self { descriptor, handing: RwLock::default() }
     }
 
     /// Waits for the next call; none when no process with the filter is left. Each call wakes all threads that wait here.
@@ -76,7 +80,7 @@ impl Listener {
     /// Whether further calls wait to be received.
     pub fn has_more(&self) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags};
-        let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut ready = [PollFd::new(&self.descriptor, PollFlags::IN)];
         let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, Some(&now)))?;
         Ok(ready[0].revents().contains(PollFlags::IN))
@@ -85,7 +89,7 @@ impl Listener {
     /// False when no process with the filter is left; waits for a call at most this long.
     fn anybody_calls(&self, timeout: Option<&rustix::time::Timespec>) -> io::Result<bool> {
         use rustix::event::{PollFd, PollFlags};
-        let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut ready = [PollFd::new(&self.descriptor, PollFlags::IN)];
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, timeout))?;
         let events = ready[0].revents();
         Ok(events.contains(PollFlags::IN) || !events.intersects(PollFlags::HUP | PollFlags::ERR))
@@ -131,20 +135,16 @@ impl Listener {
 
     /// Answers a call with a descriptor: the caller gets one of its own, which it asked for with these flags.
     pub fn answer_descriptor(&self, notification: &Notification, file: OwnedFd, flags: OFlags) -> io::Result<()> {
-        // Whoever is answered may close the file and have it run at once: it is busy as long as a writer is left here.
         let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        let _handing = writes.then(|| self.handing.read().unwrap_or_else(PoisonError::into_inner));
         let mut raw = libc::seccomp_notif_addfd {
             id: notification.id,
-            flags: if writes { 0 } else { ADDFD_FLAG_SEND },
+            flags: ADDFD_FLAG_SEND,
             srcfd: u32::try_from(file.as_raw_fd()).unwrap_or(u32::MAX),
             newfd: 0,
             newfd_flags: (flags & OFlags::CLOEXEC).bits(),
         };
         match self.ioctl(libc::SECCOMP_IOCTL_NOTIF_ADDFD, &mut raw) {
-            Ok(number) if writes => {
-                drop(file);
-                self.answer(notification, Answer::Value(number.into()))
-            }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 self.answer(notification, Answer::Errno(libc::EMFILE))
             }
@@ -159,22 +159,31 @@ impl Listener {
                     Err(error) => self.answer(notification, Answer::Errno(error.raw_os_error())),
                 }
             }
-            other => gone_is_fine(other.map(drop)),
+            other => {
+                drop(file);
+                gone_is_fine(other.map(drop))
+            }
         }
+    }
+
+    /// Before a program is run: a file is busy as long as a writer is left here, though whoever asked for it may have
+    /// closed it already.
+    pub fn settle(&self) {
+        drop(self.handing.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn ioctl<T>(&self, request: libc::Ioctl, argument: &mut T) -> io::Result<i32> {
         // SAFETY: every caller passes the structure that this request reads and writes, and nothing else; it is alive
         // and not otherwise borrowed until the call returns, and the kernel keeps no pointer to it.
         #[expect(unsafe_code, reason = "no wrapper offers these ioctls")]
-        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, std::ptr::from_mut(argument)) };
+        let result = unsafe { libc::ioctl(self.descriptor.as_raw_fd(), request, std::ptr::from_mut(argument)) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 

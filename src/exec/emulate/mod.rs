@@ -272,7 +272,11 @@ impl Supervisor {
     }
 
     fn answer(&self, notification: &Notification) -> io::Result<()> {
-        let reply = match (call::decode(notification.call, notification.arguments), &self.names) {
+        let call = call::decode(notification.call, notification.arguments);
+        if matches!(call, Some(Call::Execute { .. })) {
+            self.listener.settle();
+        }
+        let reply = match (call, &self.names) {
             (Some(call), Some(names)) => Named::carry_out(self, names, notification, call),
             (Some(call), None) => self.carry_out(notification, call),
             (None, _) => CONTINUE,

@@ -68,6 +68,7 @@ impl<'a> Rewriter<'a> {
         let [a, b, c, ..] = arguments;
         match (number, super::call::decode(number, arguments)) {
             (_, Some(Call::Execute { file })) => {
+                supervisor.listener.settle();
                 let (list, environment) = if number == libc::SYS_execveat { (c, arguments[3]) } else { (b, c) };
                 let start = start(&named, names, &file)?;
                 let (path, list) = put_start(thread, pending, &start, list)?;
