@@ -84,7 +84,7 @@ impl Named<'_> {
             _ => return Ok(None),
         }
         let flags = (wanted - OFlags::CREATE) | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = rustix::fs::openat(&directory.file, name, flags, Mode::empty())?;
+        let file = rustix::fs::openat(&directory.file, &name, flags, Mode::empty())?;
         // Somebody may have put a device there meanwhile. Where owners are not real, there is none.
         if self.names.own_root && is_device(&file)? {
             return Err(errno(libc::EACCES));

@@ -1,7 +1,7 @@
 //! Calls that name files, for steps without mounts: left to the kernel where the name means to it what it means to the
 //! step, carried out here where it does not, or where its caller is not who the kernel thinks.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,18 +11,17 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Statx};
 use super::acting::Acting;
 use super::call::{Call, Where};
 use super::credentials::Credentials;
-use super::files::{Place, kind, link_to};
-use super::names::{Directory, How, Names, host_path, text};
+use super::files::{Place, link_to};
+use super::names::{Directory, Followed, How, Names, host_path, text};
 use super::permission::{Guarded, WRITE};
-use super::stored::STATUS;
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
 use crate::sys::Owner;
 use crate::sys::notify::Notification;
 
 /// A file by its name in a directory, and what the disk says of it.
-pub(super) struct NearFile<'a> {
+pub(super) struct NearFile {
     pub directory: Arc<Directory>,
-    pub name: &'a OsStr,
+    pub name: OsString,
     pub stat: Statx,
 }
 
@@ -111,19 +110,26 @@ impl<'a> Named<'a> {
         file: &Where,
         text: Option<&'b [u8]>,
     ) -> io::Result<Option<(Arc<Directory>, &'b OsStr)>> {
-        let is_root = if self.names.own_root { self.who.is_root_for_files() } else { self.who.user.files == 0 };
-        match text.filter(|_| is_root) {
+        match text.filter(|_| self.is_root_for_names()) {
             Some(text) => self.names.near(self.thread(), file.directory, text),
             None => Ok(None),
         }
     }
 
-    /// The same, and what the disk says of it, unless it is a link that is to be followed.
-    pub(super) fn near_file<'b>(&self, file: &Where, text: Option<&'b [u8]>) -> io::Result<Option<NearFile<'b>>> {
-        let Some((directory, name)) = self.near(file, text)? else { return Ok(None) };
-        let stat = rustix::fs::statx(&directory.file, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
-        let leads_on = file.follow && kind(&stat) == FileType::Symlink;
-        Ok((!leads_on).then_some(NearFile { directory, name, stat }))
+    /// The same where links lead in the end, and what the disk says of it.
+    pub(super) fn near_file(&self, file: &Where, text: Option<&[u8]>) -> io::Result<Option<NearFile>> {
+        let Some(text) = text.filter(|_| self.is_root_for_names()) else { return Ok(None) };
+        match self.names.follow(self.thread(), file, text)? {
+            Some(Followed { directory, name, stat }) => {
+                let stat = stat.ok_or_else(|| errno(libc::ENOENT))?;
+                Ok(Some(NearFile { directory, name, stat }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn is_root_for_names(&self) -> bool {
+        if self.names.own_root { self.who.is_root_for_files() } else { self.who.user.files == 0 }
     }
 
     pub(super) fn thread(&self) -> i32 {
@@ -210,7 +216,7 @@ impl<'a> Named<'a> {
             return CONTINUE;
         }
         let shown = match self.near_file(file, text.as_deref())? {
-            Some(NearFile { directory, name, stat }) => self.shown_in(&directory.file, name, stat)?,
+            Some(NearFile { directory, name, stat }) => self.shown_in(&directory.file, &name, stat)?,
             None if text.is_none() => self.status_of_descriptor(file.directory)?,
             None => self.status(&self.look_by(file, text, &self.who)?)?,
         };
@@ -239,9 +245,9 @@ impl<'a> Named<'a> {
             if let Some(NearFile { directory, name, stat }) = self.near_file(file, text.as_deref())? {
                 if self.names.own_root {
                     let wanted = Access::from_bits_retain(mode);
-                    rustix::fs::accessat(&directory.file, name, wanted, AtFlags::SYMLINK_NOFOLLOW)?;
+                    rustix::fs::accessat(&directory.file, &name, wanted, AtFlags::SYMLINK_NOFOLLOW)?;
                 } else {
-                    Guarded::by(&self.shown_in(&directory.file, name, stat)?).permits(&who, mode)?;
+                    Guarded::by(&self.shown_in(&directory.file, &name, stat)?).permits(&who, mode)?;
                 }
                 return DONE;
             }

@@ -101,7 +101,7 @@ impl Named<'_> {
         let guarded = Guarded::by(&stat);
         guarded.permits(&self.who, EXECUTE)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let content = rustix::fs::openat(&directory.file, name, flags, Mode::empty())?.into();
+        let content = rustix::fs::openat(&directory.file, &name, flags, Mode::empty())?.into();
         if programs::is_narrow(&content)? {
             return Ok(None);
         }

@@ -16,14 +16,14 @@ pub use self::near::Directory;
 pub use self::path::irremovable;
 pub use self::proc::process_of;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx};
 use rustix::io::Errno;
 
 use self::beneath::{inside, own};
@@ -31,8 +31,9 @@ use self::near::Near;
 use super::acting::Acting;
 use super::call::Where;
 use super::credentials::Credentials;
-use super::files::{Place, link_to};
+use super::files::{Place, kind, link_to};
 use super::programs::Programs;
+use super::stored::STATUS;
 use super::{errno, memory, turn};
 use crate::exec::view::{self, Lead, View};
 use crate::sys::Owner;
@@ -66,6 +67,13 @@ pub struct Names {
     pub hostname: String,
     /// Programs that run from a copy.
     pub programs: Programs,
+}
+
+/// A file by its name in a directory, and what the disk says of it; none if it is not there.
+pub struct Followed {
+    pub directory: Arc<Directory>,
+    pub name: OsString,
+    pub stat: Option<Statx>,
 }
 
 struct Entry {
@@ -220,22 +228,37 @@ impl Names {
     /// Whether no link takes a plain path out of the root: one on the way, or one at its end if that is followed.
     fn stays(&self, thread: i32, file: &Where, text: &[u8]) -> io::Result<bool> {
         let Some((head, name)) = near::split(text) else { return Ok(false) };
-        let look = |directory: BorrowedFd<'_>, path: &[u8]| {
-            let stat = rustix::fs::statat(directory, OsStr::from_bytes(path), AtFlags::SYMLINK_NOFOLLOW);
-            // The kernel tells what is wrong with it.
-            stat.map_or(true, |stat| FileType::from_raw_mode(stat.st_mode) != FileType::Symlink)
-        };
-        if head.is_empty() {
-            // Where the caller is, or what it has open, lies in the root.
-            let path = || [descriptor(thread, file.directory).as_bytes(), b"/", name].concat();
-            return Ok(!file.follow || look(CWD, &path()));
+        // Where the caller is, or what it has open, lies in the root.
+        if head.is_empty() && (!file.follow || !is_link(&descriptor(thread, file.directory), name)) {
+            return Ok(true);
         }
-        let near = self.near(thread, file.directory, text)?;
-        Ok(near.is_some_and(|(directory, _)| !file.follow || look(directory.file.as_fd(), name)))
+        Ok(self.follow(thread, file, text)?.is_some())
     }
 
     fn is_in_a_target(&self, name: &[u8]) -> bool {
         self.words.binary_search_by(|word| word.as_slice().cmp(name)).is_ok()
+    }
+
+    /// What a call names, by the path in it, links at its end followed if they are to be; none where that is not in the
+    /// root, or takes more to find out. For root, who may look into every directory.
+    pub fn follow(&self, thread: i32, file: &Where, text: &[u8]) -> io::Result<Option<Followed>> {
+        let mut link: Vec<u8>;
+        let mut text = text;
+        for _ in 0..=walk::HOPS {
+            let Some((directory, name)) = self.near(thread, file.directory, text)? else { return Ok(None) };
+            let stat = match rustix::fs::statx(&directory.file, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
+                Err(Errno::NOENT) => None,
+                result => Some(result?),
+            };
+            if !(file.follow && stat.as_ref().is_some_and(|stat| kind(stat) == FileType::Symlink)) {
+                let name = name.to_owned();
+                return Ok(Some(Followed { directory, name, stat }));
+            }
+            let target = rustix::fs::readlinkat(&directory.file, name, Vec::new())?.into_bytes();
+            link = if target.first() == Some(&b'/') { target } else { directory.join(&target) };
+            text = &link;
+        }
+        Ok(None)
     }
 
     /// The directory of what a call names, by the path in it, and its last name, no link followed; none where that is not
@@ -243,18 +266,25 @@ impl Names {
     pub fn near<'a>(&self, thread: i32, at: i32, text: &'a [u8]) -> io::Result<Option<(Arc<Directory>, &'a OsStr)>> {
         let Some((head, name)) = near::split(text) else { return Ok(None) };
         let directory = if head.first() == Some(&b'/') {
-            self.directory(head)?
+            self.directory(head)
         } else {
             // What cannot be said of it, the long way says.
             let Ok(base) = self.shown_link(thread, at) else { return Ok(None) };
-            if head.is_empty() { self.directory(&base)? } else { self.directory(&[&base, &b"/"[..], head].concat())? }
+            if head.is_empty() { self.directory(&base) } else { self.directory(&[&base, &b"/"[..], head].concat()) }
+        };
+        let names_the_view = self.is_in_a_target(name);
+        let directory = match directory {
+            // What is shown needs no directory.
+            Err(error) if names_the_view && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            found => found?,
         };
         let Some(directory) = directory else { return Ok(None) };
-        let is_of_the_view = self.is_in_a_target(name) && self.lead(&directory.join(name)).is_some();
+        let is_of_the_view = names_the_view && self.lead(&directory.join(name)).is_some();
         Ok((!is_of_the_view).then(|| (directory, OsStr::from_bytes(name))))
     }
 
-    /// A directory of the root, by an absolute path; none for what is none, or lies elsewhere.
+    /// A directory of the root, by an absolute path; none for what is none, or lies elsewhere. That there is nothing, and
+    /// nothing shown below it, is an error.
     fn directory(&self, path: &[u8]) -> io::Result<Option<Arc<Directory>>> {
         if let Some(known) = self.near.get(path) {
             return Ok(Some(known));
@@ -264,6 +294,13 @@ impl Names {
             let how = How { flags: HANDLE | OFlags::DIRECTORY, mode: Mode::empty(), who: None };
             if self.lead(&clean).is_some() {
                 return Ok(None);
+            }
+            if !path::names(&clean).any(|name| name == b"..") {
+                match inside(self.root.as_fd(), &clean, how, ResolveFlags::NO_SYMLINKS) {
+                    Ok(file) => return Ok(Some(Directory::new(file, path::joined(path::names(&clean))))),
+                    Err(Errno::NOENT) => return Err(errno(libc::ENOENT)),
+                    Err(_) => {}
+                }
             }
             let Ok(file) = inside(self.root.as_fd(), &clean, how, ResolveFlags::empty()) else { return Ok(None) };
             let host = host_path(&file)?;
@@ -505,6 +542,13 @@ pub fn text(thread: i32, file: &Where) -> io::Result<Option<Vec<u8>>> {
 /// The link in /proc to a thread's working directory or to one of its descriptors.
 pub fn descriptor(thread: i32, number: i32) -> String {
     if number == libc::AT_FDCWD { format!("{thread}/cwd") } else { format!("{thread}/fd/{number}") }
+}
+
+/// Whether a name in this directory is a link. The kernel tells what is wrong with it.
+fn is_link(directory: &str, name: &[u8]) -> bool {
+    let path = [directory.as_bytes(), b"/", name].concat();
+    let stat = rustix::fs::statat(CWD, OsStr::from_bytes(&path), AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
 fn read_link(path: &str) -> io::Result<Vec<u8>> {

@@ -14,15 +14,21 @@ pub fn reversed(path: &[u8]) -> Vec<Vec<u8>> {
 
 /// An absolute path without `.` and doubled slashes. A slash at the end stays: it asks for a directory.
 pub fn clean(path: &[u8]) -> Vec<u8> {
-    let mut clean = Vec::with_capacity(path.len());
-    for name in names(path) {
-        clean.push(b'/');
-        clean.extend(name);
-    }
-    if clean.is_empty() || path.ends_with(b"/") || path.ends_with(b"/.") {
+    let mut clean = joined(names(path));
+    if clean != b"/" && (path.ends_with(b"/") || path.ends_with(b"/.")) {
         clean.push(b'/');
     }
     clean
+}
+
+/// The absolute path of these names.
+pub fn joined<'a>(names: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut path = Vec::new();
+    for name in names {
+        path.push(b'/');
+        path.extend(name);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
 }
 
 /// What of a path is below a base, starting with a slash unless it is nothing; none when it is not at or below it.

@@ -11,7 +11,7 @@ use crate::exec::emulate::credentials::Credentials;
 use crate::exec::emulate::errno;
 
 /// As many links as the kernel follows in one path.
-const HOPS: usize = 40;
+pub(super) const HOPS: usize = 40;
 
 impl Names {
     /// The path without links, dots and doubles that a path means. Its last name need not be there.
