@@ -85,6 +85,7 @@ impl Names {
     /// What a link of /proc says, for the step.
     pub fn read_proc_link(&self, thread: i32, rest: &[u8]) -> io::Result<Vec<u8>> {
         match rest {
+            b"" => return Err(errno(libc::EINVAL)),
             b"self" => return Ok(process_of(thread)?.to_string().into_bytes()),
             b"thread-self" => return Ok(format!("{}/task/{thread}", process_of(thread)?).into_bytes()),
             _ => {}
