@@ -49,12 +49,13 @@ fn answer(view: &View, launch: &Launch, shepherd: Pid, calls: &OwnedFd) -> io::R
         Err(error) if reach == Reach::Host => return Err(error),
         result => result.is_ok(),
     };
-    wire::send(calls, &(), &[])?;
+    wire::send(calls, &traced, &[])?;
     let Some((Message::Listener, descriptors)) = wire::receive::<Message>(calls)? else { return Ok(None) };
     let listener = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
     std::env::set_current_dir("/proc")?;
     rustix::process::umask(Mode::empty());
     let names = Names::open(view, shepherd.as_raw(), reach == Reach::OwnRoot)?;
+    names.has_started(i32::try_from(process).unwrap_or(0));
     let below = SideTable::load(view.root.as_ref())?;
     let first = Credentials::new(launch.uid, launch.gid, launch.groups.clone());
     let supervisor = Supervisor::of_names(listener, first, names, &below)?;

@@ -84,10 +84,12 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
         Answered::Kernel => None,
         Answered::Owners => Some(emulate::owners_filter(filter.clone(), launch.uid != 0)),
         Answered::Names(reach) => {
-            wait_for_tracer(supervisor).map_err(named("be traced"))?;
+            let traced = wait_for_tracer(supervisor).map_err(named("be traced"))?;
             // There is no right here to install a filter without it; setuid programs are dockless's to start.
             nix::sys::prctl::set_no_new_privs().map_err(io::Error::from).map_err(named("forgo further privileges"))?;
-            Some(emulate::names_filter(filter.clone(), reach))
+            // They are for root, who may look everywhere, and laid by the tracer.
+            let detours = reach == Reach::OwnRoot && launch.uid == 0 && traced;
+            Some(emulate::names_filter(filter.clone(), reach, detours))
         }
     };
     if launch.confined && launch.answered != Answered::Names(Reach::Host) {
@@ -109,11 +111,12 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
     })
 }
 
-/// A call that is marked for a tracer fails without one, and no other may be made before it is there to hear of signals.
-fn wait_for_tracer(supervisor: &OwnedFd) -> io::Result<()> {
+/// A call that is marked for a tracer fails without one, and no other may be made before it is there to hear of signals. Whether
+/// it is.
+fn wait_for_tracer(supervisor: &OwnedFd) -> io::Result<bool> {
     wire::send(supervisor, &Message::Traceable(std::process::id()), &[])?;
-    match wire::receive::<()>(supervisor)? {
-        Some(_) => Ok(()),
+    match wire::receive(supervisor)? {
+        Some((traced, _)) => Ok(traced),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

@@ -4,6 +4,7 @@
 
 mod attend;
 mod deeds;
+mod detour;
 mod emulate;
 mod filter;
 mod init;

@@ -101,7 +101,7 @@ fn traced() -> io::Result<()> {
                 trace::resume(thread, 0)?;
             }
             Event::Signal(thread, signal) => trace::resume(thread, signal)?,
-            Event::Stop(thread) | Event::Other(thread) => trace::resume(thread, 0)?,
+            Event::Stop(thread) | Event::Started(thread) | Event::Other(thread) => trace::resume(thread, 0)?,
         }
     }
     if seen { Ok(()) } else { Err(io::Error::other("a marked call was not told of")) }

@@ -2,11 +2,13 @@
 //! supervisor answers. Where chroot is allowed, as in a container with its runtime's default profile, all other names
 //! are the kernel's; elsewhere they are the supervisor's too.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::detour::Detours;
 use super::emulate::Reach;
 use super::ns::{self, Nobody};
 use super::placing::Placing;
@@ -104,6 +106,7 @@ impl Executor for Unmounted {
                 root: HostPath::from(&directory),
                 entries: ground.entries.clone(),
                 placed,
+                detours: self.chroot.then(|| HostPath::from(&directory.join("proc"))),
                 hostname: hostname(process).to_owned(),
                 programs: HostPath::from(&ground.folder.path().join("programs")),
             }),
@@ -129,7 +132,7 @@ impl Executor for Unmounted {
 impl Ground {
     fn furnish(&mut self, executor: &Unmounted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
         for target in ["/proc", "/sys"] {
-            self.placing.mark(Path::new(target), true).map_err(failed(format!("make {target}")))?;
+            self.kernel_files(target, executor.chroot).map_err(failed(format!("make {target}")))?;
         }
         self.devices(executor.chroot).map_err(failed("make /dev"))?;
         let host = HostFiles { resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default() };
@@ -161,6 +164,19 @@ impl Ground {
         Ok(())
     }
 
+    /// A directory whose content is only names.
+    fn kernel_files(&mut self, target: &str, chroot: bool) -> io::Result<()> {
+        if !chroot {
+            return self.placing.mark(Path::new(target), true);
+        }
+        let directory = self.folder.directory(target.trim_start_matches('/'), 0o755)?;
+        let names = fs::read_dir(target).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        // Processes get theirs when they start.
+        let names = names.filter(|name| !name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
+        Detours::open(&directory)?.lay_all(names)?;
+        self.show(&directory, target, true, false)
+    }
+
     /// A directory that looks like /dev; the devices in it are only names.
     fn devices(&mut self, chroot: bool) -> io::Result<()> {
         let dev = self.folder.directory("dev", 0o755)?;
@@ -172,7 +188,11 @@ impl Ground {
         }
         self.folder.directory("dev/shm", 0o1777)?;
         self.folder.directory("dev/mqueue", 0o1777)?;
-        self.folder.directory("dev/pts", 0o755)?;
+        if chroot {
+            Detours::open(&dev)?.lay(OsStr::new("pts"))?;
+        } else {
+            self.folder.directory("dev/pts", 0o755)?;
+        }
         self.show(&dev, "/dev", chroot, false)
     }
 

@@ -14,6 +14,8 @@ pub struct View {
     pub entries: Vec<Entry>,
     /// Directories in the root that are as if mounted, though the kernel finds them there by itself.
     pub placed: Vec<HostPath>,
+    /// What stands in the place of /proc, if detours do: one for each process.
+    pub detours: Option<HostPath>,
     /// What the machine is called.
     pub hostname: String,
     /// A directory for copies of programs, where they cannot be run as they are.

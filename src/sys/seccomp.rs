@@ -32,6 +32,43 @@ pub enum When {
         argument: u8,
         bits: u32,
     },
+    /// One argument is more than another by this much: addresses in the same block of memory.
+    Apart {
+        from: u8,
+        to: u8,
+        by: u32,
+    },
+    Both(&'static [When; 2]),
+}
+
+/// What a condition looks at, and the test which that must pass.
+type Condition = (Vec<sock_filter>, u16, u32);
+
+impl When {
+    fn applies(self, arguments: &[u64; 6]) -> bool {
+        let low = |argument: u8| arguments[usize::from(argument)] as u32;
+        match self {
+            Self::Always => true,
+            Self::Equals { argument, mask, value } => low(argument) & mask == value,
+            Self::AnyOf { argument, bits } => low(argument) & bits != 0,
+            Self::Apart { from, to, by } => low(to).wrapping_sub(low(from)) == by,
+            Self::Both(both) => both.iter().all(|when| when.applies(arguments)),
+        }
+    }
+
+    fn conditions(self) -> Vec<Condition> {
+        // Little-endian: the low half of an argument comes first.
+        let low = |argument: u8| op(LOAD, ARGUMENTS + 8 * u32::from(argument));
+        match self {
+            Self::Always => Vec::new(),
+            Self::Equals { argument, mask, value } => vec![(vec![low(argument), op(AND, mask)], IF_EQUAL, value)],
+            Self::AnyOf { argument, bits } => vec![(vec![low(argument)], IF_ANY, bits)],
+            Self::Apart { from, to, by } => {
+                vec![(vec![low(from), op(KEEP, 0), low(to), op(LESS_KEPT, 0)], IF_EQUAL, by)]
+            }
+            Self::Both(both) => both.iter().flat_map(|when| when.conditions()).collect(),
+        }
+    }
 }
 
 /// The first rule that applies decides; a call without one is allowed.
@@ -43,14 +80,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn applies(&self, call: i64, arguments: &[u64; 6]) -> bool {
-        let low = |argument: u8| arguments[usize::from(argument)] as u32;
-        self.call == call
-            && match self.when {
-                When::Always => true,
-                When::Equals { argument, mask, value } => low(argument) & mask == value,
-                When::AnyOf { argument, bits } => low(argument) & bits != 0,
-            }
+    pub fn applies(&self, call: i64, arguments: &[u64; 6]) -> bool {
+        self.call == call && self.when.applies(arguments)
     }
 }
 
@@ -78,6 +109,9 @@ const ARGUMENTS: u32 = 16;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+/// Keeps what is loaded in the other register, and takes that from what is loaded then.
+const KEEP: u16 = (libc::BPF_MISC | libc::BPF_TAX) as u16;
+const LESS_KEPT: u16 = (libc::BPF_ALU | libc::BPF_SUB | libc::BPF_X) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -110,31 +144,21 @@ fn verdict(action: Action) -> sock_filter {
 }
 
 impl Rule {
+    /// Begins and ends with the call's number loaded.
     fn emit(&self, program: &mut Vec<sock_filter>) {
-        let number = self.call as u32;
-        // Little-endian: the low half of an argument comes first.
-        let low = |argument: u8| op(LOAD, ARGUMENTS + 8 * u32::from(argument));
-        match self.when {
-            When::Always => {
-                program.push(test(IF_EQUAL, number, 1));
-                program.push(verdict(self.action));
-            }
-            When::Equals { argument, mask, value } => program.extend([
-                test(IF_EQUAL, number, 5),
-                low(argument),
-                op(AND, mask),
-                test(IF_EQUAL, value, 1),
-                verdict(self.action),
-                op(LOAD, NUMBER),
-            ]),
-            When::AnyOf { argument, bits } => program.extend([
-                test(IF_EQUAL, number, 4),
-                low(argument),
-                test(IF_ANY, bits, 1),
-                verdict(self.action),
-                op(LOAD, NUMBER),
-            ]),
+        let conditions = self.when.conditions();
+        let mut body = vec![verdict(self.action)];
+        if !conditions.is_empty() {
+            body.push(op(LOAD, NUMBER));
         }
+        // From the last to the first: a test that fails skips to the end.
+        for (look, code, k) in conditions.into_iter().rev() {
+            let skipped = body.len() - 1;
+            body.insert(0, test(code, k, skipped as u8));
+            body.splice(0..0, look);
+        }
+        program.push(test(IF_EQUAL, self.call as u32, body.len() as u8));
+        program.extend(body);
     }
 }
 
@@ -213,7 +237,7 @@ mod tests {
         data.extend(architecture.to_le_bytes());
         data.extend(0u64.to_le_bytes());
         arguments.iter().for_each(|argument| data.extend(argument.to_le_bytes()));
-        let (mut at, mut a) = (0usize, 0u32);
+        let (mut at, mut a, mut x) = (0usize, 0u32, 0u32);
         loop {
             let op = program[at];
             at += 1;
@@ -221,6 +245,8 @@ mod tests {
             match op.code {
                 LOAD => a = u32::from_le_bytes(data[op.k as usize..][..4].try_into().unwrap()),
                 AND => a &= op.k,
+                KEEP => x = a,
+                LESS_KEPT => a = a.wrapping_sub(x),
                 RETURN => return op.k,
                 JUMP => at += op.k as usize,
                 IF_EQUAL => at += branch(a == op.k),
@@ -238,6 +264,15 @@ mod tests {
                 Rule { call: 5, when: When::Always, action: Action::Errno(1) },
                 Rule { call: 6, when: When::Equals { argument: 1, mask: 0xf0, value: 0x20 }, action: Action::Notify },
                 Rule { call: 6, when: When::AnyOf { argument: 2, bits: 0b110 }, action: Action::Errno(38) },
+                Rule {
+                    call: 7,
+                    when: When::Both(&[
+                        When::Apart { from: 0, to: 1, by: 16 },
+                        When::Equals { argument: 2, mask: u32::MAX, value: 9 },
+                    ]),
+                    action: Action::Errno(3),
+                },
+                Rule { call: 7, when: When::Always, action: Action::Notify },
             ],
             compat: vec![Rule { call: 5, when: When::Always, action: Action::Errno(2) }],
             compat_default: None,
@@ -257,6 +292,9 @@ mod tests {
             (native, 6, with(1, 0x3f), libc::SECCOMP_RET_ALLOW, "the masked value differs"),
             (native, 6, with(2, 0b100), errno(38), "the next rule for the same call"),
             (native, 6, with(2, 0b001), libc::SECCOMP_RET_ALLOW, "another bit"),
+            (native, 7, [8, 24, 9, 0, 0, 0], errno(3), "both conditions are met"),
+            (native, 7, [8, 24, 8, 0, 0, 0], libc::SECCOMP_RET_USER_NOTIF, "one is not"),
+            (native, 7, [24, 8, 9, 0, 0, 0], libc::SECCOMP_RET_USER_NOTIF, "the other is not"),
             (native, 5 | X32, [0; 6], errno(38), "x32 calls do not exist"),
             (compat, 5, [0; 6], errno(2), "the 32-bit rules"),
             (compat, 6, with(1, 0x2f), libc::SECCOMP_RET_ALLOW, "native rules do not count there"),

@@ -17,7 +17,9 @@ pub enum Event {
     Signal(i32, i32),
     /// A thread stops with its process, until the process is continued.
     Stop(i32),
-    /// A thread has started, forked or come out of a stop.
+    /// A thread has started, or come out of a stop.
+    Started(i32),
+    /// A thread has started another.
     Other(i32),
 }
 
@@ -64,6 +66,7 @@ fn decode(thread: i32, status: i32) -> Event {
         libc::PTRACE_EVENT_STOP if matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) => {
             Event::Stop(thread)
         }
+        libc::PTRACE_EVENT_STOP => Event::Started(thread),
         _ => Event::Other(thread),
     }
 }

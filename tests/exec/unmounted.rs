@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     ("ten steps in a row", suite::ten_steps),
     ("kernel files are where they belong", kernel_files),
     ("links lead to kernel files", links),
+    ("realpath finds what is not on disk", real_paths),
     ("names come from outside", names_of_the_machine),
     ("mounts of every kind are seen and leave nothing", mounts),
     ("what is mounted read-only stays as it is", read_only_mounts),
@@ -76,6 +77,27 @@ fn links(ground: &Ground) {
          cat /tmp/nowhere && cd /etc && cat ../proc/self/comm >/dev/null && cat hostname",
     );
     assert_eq!(out, "in\nx\nnew\nbuildkitsandbox\n");
+}
+
+/// Where a step has a root of its own, realpath asks the kernel, and must be sent on for what only the supervisor knows.
+fn real_paths(ground: &Ground) {
+    let out = ground.shell(
+        "mkdir -p /a/b && cd /a/b && ln -s b /a/link && ln -s /proc/self/comm /a/comm && ln -s ../sys/class /a/class && ln -s no /a/dead
+         of() { for path; do echo \"$path $(readlink -f $path || echo -)\" | tr -s 0-9 N; done; }
+         of /a/link/.. /a/comm /a/class /a/dead /a/none/x /proc /proc/self /proc/self/exe /proc/$$/cwd /proc/mounts
+         of /proc/sys/kernel/hostname /proc/none /sys/class /sys/none /dev/fd/9 /dev/null /dev/pts/none
+         cd /dev && of null && cd /dev/shm && of ../../a && cd /a/b && of ../link
+         sleep 9 & of /proc/$!/exe; kill $!
+         (sh -c 'readlink -f /proc/$PPID/cwd'; :)
+         find / -maxdepth 1 -type d -name '[ps][ry]*' | sort; ls -d /proc/self /sys/class",
+    );
+    // What is not there has no file, and in the end a path all the same.
+    let expected = "/a/link/.. /a\n/a/comm /proc/N/comm\n/a/class /sys/class\n/a/dead /a/b/no\n/a/none/x -\n\
+        /proc /proc\n/proc/self /proc/N\n/proc/self/exe /bin/busybox\n/proc/N/cwd /a/b\n/proc/mounts /proc/N/mounts\n\
+        /proc/sys/kernel/hostname /proc/sys/kernel/hostname\n/proc/none /proc/none\n/sys/class /sys/class\n/sys/none /sys/none\n\
+        /dev/fd/N /proc/N/fd/N\n/dev/null /dev/null\n/dev/pts/none /dev/pts/none\nnull /dev/null\n../../a /a\n../link /a/b\n\
+        /proc/N/exe /bin/busybox\n/a/b\n/proc\n/sys\n/proc/self\n/sys/class\n";
+    assert_eq!(out, expected);
 }
 
 fn names_of_the_machine(ground: &Ground) {

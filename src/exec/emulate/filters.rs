@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::call::{FCHMODAT2, NOTE};
+use crate::exec::detour;
 use crate::sys::seccomp::{Action, Filter, Rule, When};
 
 /// Calls about who a process is, and the one that may change it in passing.
@@ -219,8 +220,9 @@ pub enum Reach {
     Host,
 }
 
-/// The rules for a step without namespaces, whose names are looked at: those of every file.
-pub fn names_filter(confined: Filter, reach: Reach) -> Filter {
+/// The rules for a step without namespaces, whose names are looked at: those of every file, but for what goes by a
+/// [detour](crate::exec::detour).
+pub fn names_filter(confined: Filter, reach: Reach, detours: bool) -> Filter {
     let mut native = Vec::new();
     if reach == Reach::Host {
         native.extend(REWRITTEN.iter().map(|call| Rule { action: Action::Trace, ..notify(*call) }));
@@ -232,6 +234,9 @@ pub fn names_filter(confined: Filter, reach: Reach) -> Filter {
             when: When::AnyOf { argument, bits: libc::AT_EMPTY_PATH.unsigned_abs() },
             action: Action::Allow,
         }));
+    }
+    if detours {
+        native.extend(detour::rules());
     }
     let answered = [IDENTITY, OWNERSHIP, CHANGES, LOOKS, NAMES, SHARED];
     native.extend(answered.into_iter().flatten().map(|call| notify(*call)));
@@ -258,7 +263,7 @@ impl Answers {
     }
 
     pub fn of_names(reach: Reach) -> Self {
-        Self { filter: names_filter(Filter::default(), reach), rewritten: reach == Reach::Host }
+        Self { filter: names_filter(Filter::default(), reach, false), rewritten: reach == Reach::Host }
     }
 
     pub fn include(&self, call: i64, arguments: &[u64; 6]) -> bool {
@@ -328,8 +333,8 @@ mod tests {
         let filters = [
             owners_filter(Filter::default(), false),
             owners_filter(Filter::default(), true),
-            names_filter(Filter::default(), Reach::OwnRoot),
-            names_filter(Filter::default(), Reach::Host),
+            names_filter(Filter::default(), Reach::OwnRoot, true),
+            names_filter(Filter::default(), Reach::Host, false),
         ];
         for filter in filters {
             for rule in filter.native.iter().filter(|rule| rule.action == Action::Notify) {

@@ -63,7 +63,18 @@ impl<'a> Tracer<'a> {
         while let Some(event) = trace::wait()? {
             match event {
                 Event::Ended(process) if Some(process) == shepherd => return Ok(()),
-                Event::Ended(thread) => self.supervisor.leaving.gone(thread),
+                Event::Ended(thread) => {
+                    self.supervisor.leaving.gone(thread);
+                    if let Some(names) = &self.supervisor.names {
+                        names.has_ended(thread);
+                    }
+                }
+                Event::Started(thread) => {
+                    if let Some(names) = &self.supervisor.names {
+                        names.has_started(thread);
+                    }
+                    trace::resume(thread, 0)?;
+                }
                 Event::Call(thread) => {
                     if let Some(rewriter) = &mut self.rewriter {
                         unless_gone(rewriter.rewrite(thread))?;

@@ -35,6 +35,7 @@ use super::files::{Place, kind, link_to};
 use super::programs::Programs;
 use super::stored::STATUS;
 use super::{errno, memory, turn};
+use crate::exec::detour::Detours;
 use crate::exec::view::{self, Lead, View};
 use crate::sys::Owner;
 
@@ -67,6 +68,7 @@ pub struct Names {
     pub hostname: String,
     /// Programs that run from a copy.
     pub programs: Programs,
+    detours: Option<Detours>,
 }
 
 /// A file by its name in a directory, and what the disk says of it; none if it is not there.
@@ -174,7 +176,24 @@ impl Names {
             on_disk: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             hostname: view.hostname.clone(),
             programs: Programs::new(view.programs.as_ref()),
+            detours: view.detours.as_ref().map(|path| Detours::open(path.as_ref())).transpose()?,
         })
+    }
+
+    /// A thread has started, and has not made a call yet.
+    pub fn has_started(&self, thread: i32) {
+        if let Some(detours) = &self.detours {
+            // Without it, realpath does not find this one thread's files in /proc: no reason to end a step.
+            let _ = detours.lay_like(OsStr::new("self"), OsStr::new(&thread.to_string()));
+        }
+    }
+
+    /// A thread has ended.
+    pub fn has_ended(&self, thread: i32) {
+        if let Some(detours) = &self.detours {
+            // Of those from before the tracer came there is none.
+            let _ = detours.take_away(OsStr::new(&thread.to_string()));
+        }
     }
 
     /// What a call names, as an absolute path of the step; none for a descriptor itself.
