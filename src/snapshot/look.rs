@@ -27,6 +27,7 @@ pub(super) struct Look<'a> {
     watch: Option<Arc<Watch>>,
     /// Nothing has been watched since that look.
     anew: bool,
+    /// It could not be told of all of it.
     is_unwatched: AtomicBool,
     /// When it began.
     now: SystemTime,
@@ -40,14 +41,13 @@ impl<'a> Look<'a> {
         watch: Option<Arc<Watch>>,
         cancel: &'a Cancel,
     ) -> io::Result<Self> {
-        let is_unwatched = AtomicBool::new(watch.is_none());
         Ok(Self {
             path,
             root: Root::open(path)?,
             before,
             watch,
             anew: false,
-            is_unwatched,
+            is_unwatched: AtomicBool::default(),
             now: SystemTime::now(),
             cancel,
         })

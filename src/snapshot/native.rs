@@ -40,7 +40,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
     let before = match waiting::take(snapshots, base, place, cancel)? {
         Some(known) => known,
         None => {
-            if !unpack_layers(snapshots, base, &root, cancel)? {
+            if !unpack_layers(snapshots, base, place, cancel)? {
                 copy(snapshots, base, &root, cancel)?;
             }
             None
@@ -57,7 +57,7 @@ pub(super) fn materialise(snapshots: &Snapshots, base: &Snapshot, place: &Path, 
 
 /// Unpacks an image's layers into the root itself, and brings that to what stands on them. False, with nothing there,
 /// where that cannot be done, or is done already: what is unpacked need only be copied.
-fn unpack_layers(snapshots: &Snapshots, base: &Snapshot, root: &Path, cancel: &Cancel) -> Result<bool> {
+fn unpack_layers(snapshots: &Snapshots, base: &Snapshot, place: &Path, cancel: &Cancel) -> Result<bool> {
     let mut layers = Vec::new();
     for delta in base.deltas.iter() {
         let StackDelta::Layer(layer) = delta else { break };
@@ -70,17 +70,16 @@ fn unpack_layers(snapshots: &Snapshots, base: &Snapshot, root: &Path, cancel: &C
         return Ok(false);
     }
     let image = Snapshot { deltas: base.deltas[..layers.len()].into() };
-    let plan = match image.len() == base.len() {
-        true => None,
-        false => match Plan::new(snapshots, &image, base, image.len()).at(root)? {
-            Some(plan) => Some(plan),
-            None => return Ok(false),
-        },
-    };
+    let root = &place.join("root");
     let upper = fresh(snapshots, root)?;
     flat::lay_out(snapshots, &layers, writer(&upper), cancel)?;
     settle(&*snapshots.tree(&image), &upper, root).at(root)?;
-    if let Some(plan) = plan {
+    if image.len() < base.len() {
+        // Now that the layers have been read, it is known what is in them.
+        let Some(plan) = Plan::new(snapshots, &image, base, image.len()).at(root)? else {
+            waiting::clear(place)?;
+            return Ok(false);
+        };
         plan.carry_out(snapshots, root, cancel).at(root)?;
     }
     // Whatever could be suspected of a change in the same moment would have to be compared with layers, which nobody

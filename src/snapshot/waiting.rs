@@ -59,12 +59,17 @@ pub(super) fn take(
                 cancel.check()?;
                 // Whatever is wrong with it, a copy will do.
                 tracing::debug!(path = %path.display(), %error, "a root directory is not brought to another snapshot");
-                let here = Root::open(place).at(place)?;
-                FILES.iter().try_for_each(|name| here.remove(Path::new(name))).at(place)?;
+                clear(place)?;
             }
         }
     }
     Ok(None)
+}
+
+/// Removes a root directory that is not what it should be.
+pub(super) fn clear(place: &Path) -> Result<()> {
+    let here = Root::open(place).at(place)?;
+    FILES.iter().try_for_each(|name| here.remove(Path::new(name))).at(place)
 }
 
 /// What a directory looked like that this process left under the name of what it is.
@@ -311,6 +316,22 @@ mod tests {
                 hard("h2", "h1"),
             ],
         )
+    }
+
+    #[test]
+    fn where_a_step_has_all_privileges_nothing_is_watched() {
+        for (all_privileges, watched) in [(false, true), (true, false)] {
+            let case = case(ownership());
+            let mut active = case.snapshots.prepare(&base(&case)).unwrap();
+            let RootFs::Directory(root) = active.rootfs(&Cancel::new()).unwrap() else { panic!("an overlay") };
+            if all_privileges {
+                active.unconfined();
+            }
+            fs::write(root.join("keep"), "changed").unwrap();
+            let made = active.commit(&Cancel::new()).unwrap();
+            let left = case.snapshots.0.left().remove(&made.identity()).unwrap();
+            assert_eq!(left.watch.is_some(), watched, "what a mount of the step's own hides is told to nobody");
+        }
     }
 
     #[test]

@@ -117,6 +117,9 @@ fn all_that_is_new_can_be_one_layer() {
         let err = place.run("docker", ["build", "--squash", inline, "."]).fails_with(125);
         assert!(err.contains("--squash with --cache-to type=inline is not supported"), "{err}");
     }
+    let inline = ["build", "--squash", "--build-arg", "BUILDKIT_INLINE_CACHE=1", "."];
+    let err = place.run("docker", inline).fails_with(1);
+    assert!(err.contains("a squashed image cannot carry a cache") && err.contains("BUILDKIT_INLINE_CACHE"), "{err}");
 }
 
 #[test]
