@@ -294,6 +294,9 @@ pub(super) fn lose_privileges(known: &Known) -> io::Result<()> {
     if kept != mode {
         rustix::fs::chmod(&path, Mode::from_raw_mode(kept))?;
     }
+    if rustix::fs::listxattr(&path, &mut [0_u8; 0]).is_ok_and(|length| length == 0) {
+        return Ok(());
+    }
     for name in [CAPABILITY.to_owned(), format!("{REFUSED_XATTR}{CAPABILITY}")] {
         match rustix::fs::removexattr(&path, name) {
             Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}

@@ -12,10 +12,9 @@ use super::acting::Acting;
 use super::call::{Call, Where};
 use super::credentials::Credentials;
 use super::files::{Place, link_to};
-use super::names::{Directory, Followed, How, Names, host_path, text};
+use super::names::{Directory, Followed, HANDLE, How, Names, host_path, text};
 use super::permission::{Guarded, WRITE};
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
-use crate::sys::Owner;
 use crate::sys::notify::Notification;
 
 /// A file by its name in a directory, and what the disk says of it.
@@ -151,7 +150,13 @@ impl<'a> Named<'a> {
 
     /// The same for changing it.
     pub(super) fn look_to_change(&self, file: &Where) -> io::Result<OwnedFd> {
-        let found = self.look(file)?;
+        let text = self.text(file)?;
+        let found = match self.near_file(file, text.as_deref())? {
+            Some(NearFile { directory, name, .. }) => {
+                rustix::fs::openat(&directory.file, name, HANDLE | OFlags::NOFOLLOW, Mode::empty())?
+            }
+            None => self.look_by(file, text, &self.who)?,
+        };
         let read_only = self.names.has_read_only && self.names.is_read_only(&host_path(&found)?);
         if read_only { Err(errno(libc::EROFS)) } else { Ok(found) }
     }
@@ -306,15 +311,7 @@ impl<'a> Named<'a> {
         }
         let mode = Mode::from_raw_mode(mode & 0o7777);
         if !self.names.own_root {
-            let shown = self.guarded(&file)?;
-            shown.is_of(&self.who)?;
-            let directory = shown.mode & libc::S_IFMT == libc::S_IFDIR;
-            let on_disk = self.widened(mode, directory);
-            rustix::fs::chmod(link_to(&file), on_disk)?;
-            let kept = (on_disk != mode).then_some(mode.as_raw_mode());
-            let owner = Owner { mode: kept, ..self.entry(&file)? };
-            self.record(file, owner)?;
-            return DONE;
+            return self.change_mode_stored(file, mode);
         }
         let _acting = self.acting()?;
         rustix::fs::chmod(link_to(&file), mode)?;
@@ -342,7 +339,7 @@ impl<'a> Named<'a> {
         let file = self.look_to_change(file)?;
         let now = times == 0;
         let times = super::times::read(self.thread(), times, format)?;
-        if !self.names.own_root {
+        if !self.names.own_root && self.who.user.files != 0 {
             let guarded = self.guarded(&file)?;
             // Who may write may say that it was just now.
             guarded.is_of(&self.who).or_else(|error| match now {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::call::Where;
 use super::credentials::{Credentials, UNCHANGED};
-use super::files::{Place, kind, link_to};
+use super::files::{Known, Place, kind, link_to};
 use super::names::{HANDLE, How, descriptor, host_path};
 use super::paths::Named;
 use super::permission::{EXECUTE, Guarded, READ, WRITE};
@@ -118,15 +118,16 @@ impl Named<'_> {
         Ok(Guarded::by(&self.status(file)?))
     }
 
-    /// What the store says of a file, for changing it.
-    pub(super) fn entry(&self, file: &OwnedFd) -> io::Result<Owner> {
-        let shown = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-        Ok(self.supervisor.files.owner(file, &shown)?.unwrap_or_default())
+    /// A file that is to be changed: what the store says of it, and what it is to the step.
+    fn know(&self, file: OwnedFd) -> io::Result<(Known, Statx)> {
+        let known = self.supervisor.files.know(file)?;
+        let owner = self.names.owner_in_memory(&link_to(&known.file), known.stat.stx_ino).or(known.owner);
+        let shown = self.shown(owner, known.stat);
+        Ok((known, shown))
     }
 
-    /// Has the store say it.
-    pub(super) fn record(&self, file: OwnedFd, owner: Owner) -> io::Result<()> {
-        let known = self.supervisor.files.know(file)?;
+    /// Has the store say whose a file is.
+    fn record(&self, known: Known, owner: Owner) -> io::Result<()> {
         if owner == Owner::default() {
             return if known.owner.is_some() { self.supervisor.files.forget(&known) } else { Ok(()) };
         }
@@ -184,21 +185,30 @@ impl Named<'_> {
     }
 
     pub(super) fn chown_stored(&self, file: OwnedFd, uid: u32, gid: u32) -> io::Result<Reply> {
-        let shown = self.status(&file)?;
+        let (known, shown) = self.know(file)?;
         let or = |new: u32, old: u32| if new == UNCHANGED { old } else { new };
-        let before = self.entry(&file)?;
-        let after = Owner { uid: or(uid, shown.stx_uid), gid: or(gid, shown.stx_gid), ..before };
-        let before = Owner { uid: shown.stx_uid, gid: shown.stx_gid, ..before };
+        let before = Owner { uid: shown.stx_uid, gid: shown.stx_gid, ..known.owner.unwrap_or_default() };
+        let after = Owner { uid: or(uid, before.uid), gid: or(gid, before.gid), ..before };
         if !ownership::may_chown(&self.who, before, after) {
             return Err(errno(libc::EPERM));
         }
         if !self.is_waiting() {
             return DONE;
         }
-        let known = self.supervisor.files.know(file)?;
         ownership::lose_privileges(&known)?;
         let mode = after.mode.map(ownership::without_privileges);
-        self.record(known.file, Owner { mode, ..after })?;
+        self.record(known, Owner { mode, ..after })?;
+        DONE
+    }
+
+    pub(super) fn change_mode_stored(&self, file: OwnedFd, mode: Mode) -> io::Result<Reply> {
+        let (known, shown) = self.know(file)?;
+        Guarded::by(&shown).is_of(&self.who)?;
+        let on_disk = self.widened(mode, kind(&shown) == FileType::Directory);
+        rustix::fs::chmod(link_to(&known.file), on_disk)?;
+        let kept = (on_disk != mode).then_some(mode.as_raw_mode());
+        let owner = Owner { mode: kept, ..known.owner.unwrap_or_default() };
+        self.record(known, owner)?;
         DONE
     }
 
