@@ -160,6 +160,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<(Exit, Option<Stri
             }
             exec::Error::NotFound { .. } => Some((Exit::Process(127), None)),
             exec::Error::NotExecutable { .. } => Some((Exit::Process(126), None)),
+            exec::Error::Nul { .. } => Some((Exit::Dockerfile, None)),
             exec::Error::Cancelled(_) => None,
         };
     }

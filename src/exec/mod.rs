@@ -194,6 +194,8 @@ pub enum Error {
     NotFound { path: String },
     #[error("{path}: not executable: {source}")]
     NotExecutable { path: String, source: std::io::Error },
+    #[error("{what} has a NUL byte in it, which ends a text for the kernel: take it out")]
+    Nul { what: String },
     #[error("{call}: {source}")]
     Setup { call: String, source: std::io::Error },
     #[error("{what} is not possible with isolation {isolation}: {hint}")]

@@ -321,6 +321,12 @@ pub fn stubs(process: &Process) -> Vec<Stub> {
 /// What no executor can give.
 pub fn check(process: &Process, isolation: Isolation) -> Result<(), Error> {
     let unsupported = |what: String, hint: &str| Error::Unsupported { what, isolation, hint: hint.into() };
+    let texts = process.args.iter().map(|text| ("an argument", text));
+    let texts = texts.chain(process.env.iter().map(|text| ("a variable", text)));
+    if let Some((kind, text)) = texts.chain([("the working directory", &process.cwd)]).find(|it| it.1.contains('\0')) {
+        let what = format!("{kind} ({})", text.escape_default());
+        return Err(Error::Nul { what });
+    }
     for (name, ..) in &process.ulimits {
         if super::limits::by_name(name).is_none() {
             return Err(unsupported(format!("the limit {name}"), "there is no limit of this name"));

@@ -195,6 +195,8 @@ fn what_cannot_be_given_is_refused_by_name() {
         (Process { insecure: true, ..process() }, &narrow, "a step with all privileges is not possible"),
         (Process { ulimits: vec![("x".into(), 1, 2)], ..process() }, &place(), "the limit x is not possible"),
         (Process { mounts: vec![mount], ..process() }, &place(), "a mount at \"relative\" is not possible"),
+        (Process { args: vec!["a\0b".into()], ..process() }, &place(), "an argument (a\\u{0}b) has a NUL byte in it"),
+        (Process { env: vec!["A=\0".into()], ..process() }, &place(), "a variable (A=\\u{0}) has a NUL byte in it"),
     ] {
         let error = plan(&overlay(), &process, false, place, &HostFiles::default(), Path::new("/stubs")).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{error}");
