@@ -57,7 +57,7 @@ impl Detours {
         names.try_for_each(|name| self.lay_like(first.as_ref(), name.as_ref()))
     }
 
-    pub fn lay(&self, name: &OsStr) -> io::Result<()> {
+    fn lay(&self, name: &OsStr) -> io::Result<()> {
         // For the kernel, which may follow it, it leads to nothing.
         let target = format!("{}nowhere", "./".repeat(ROOM.div_ceil(2) as usize));
         unless_there(rustix::fs::symlinkat(target, &self.0, name))
