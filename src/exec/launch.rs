@@ -111,8 +111,8 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
     })
 }
 
-/// A call that is marked for a tracer fails without one, and no other may be made before it is there to hear of signals. Whether
-/// it is.
+/// A call that is marked for a tracer fails without one, and no other may be made before it is there to hear of signals.
+/// True if it is.
 fn wait_for_tracer(supervisor: &OwnedFd) -> io::Result<bool> {
     wire::send(supervisor, &Message::Traceable(std::process::id()), &[])?;
     match wire::receive(supervisor)? {

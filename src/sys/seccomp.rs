@@ -41,7 +41,7 @@ pub enum When {
     Both(&'static [When; 2]),
 }
 
-/// What a condition looks at, and the test which that must pass.
+/// What a condition looks at, and the test that this must pass.
 type Condition = (Vec<sock_filter>, u16, u32);
 
 impl When {
