@@ -87,9 +87,8 @@ fn prepare(launch: &Launch, streams: Streams, supervisor: &OwnedFd) -> Result<()
             let traced = wait_for_tracer(supervisor).map_err(named("be traced"))?;
             // There is no right here to install a filter without it; setuid programs are dockless's to start.
             nix::sys::prctl::set_no_new_privs().map_err(io::Error::from).map_err(named("forgo further privileges"))?;
-            // They are for root, who may look everywhere, and laid by the tracer.
-            let detours = reach == Reach::OwnRoot && launch.uid == 0 && traced;
-            Some(emulate::names_filter(filter.clone(), reach, detours))
+            // Those of processes are laid by the tracer.
+            Some(emulate::names_filter(filter.clone(), reach, launch.detours && traced))
         }
     };
     if launch.confined && launch.answered != Answered::Names(Reach::Host) {

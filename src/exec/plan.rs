@@ -172,6 +172,8 @@ pub struct Launch {
     /// Capabilities and system calls are those of a Docker container; else all that dockless has.
     pub confined: bool,
     pub answered: Answered,
+    /// What stands for /proc and /sys lets the kernel answer realpath; see [`detour`](super::detour).
+    pub detours: bool,
     /// Speaks to nobody but processes of this machine, where no namespace sees to that.
     pub offline: bool,
     /// The directory that is its `/`, where no mount has made it that.
@@ -288,6 +290,7 @@ pub fn launch(process: &Process, answered: Answered, terminal: bool) -> Launch {
         ulimits: process.ulimits.clone(),
         confined: true,
         answered,
+        detours: false,
         offline: false,
         root: None,
         terminal,

@@ -33,6 +33,8 @@ pub struct Unmounted {
 struct Ground {
     placing: Placing,
     entries: Vec<Entry>,
+    /// What realpath asks is the kernel's, who knows nothing of folders that are closed to a step's user: root's only.
+    detours: bool,
     /// Where in the root something was placed, and whether to be looked at only.
     placed: Vec<(PathBuf, bool)>,
     borrowed: Vec<Borrowed>,
@@ -60,8 +62,9 @@ impl Unmounted {
     fn prepare(&self, root: &Path, process: &Process, cancel: &Cancel) -> Result<Ground, Error> {
         let folder = StepFolder::make(&self.work.join("steps")).map_err(failed("make a folder for the step"))?;
         let placing = Placing::new(root).map_err(failed(format!("open {}", root.display())))?;
-        let mut ground =
-            Ground { placing, entries: View::of_kernel(), placed: Vec::new(), borrowed: Vec::new(), folder };
+        let detours = self.chroot && process.uid == 0;
+        let entries = View::of_kernel();
+        let mut ground = Ground { placing, entries, detours, placed: Vec::new(), borrowed: Vec::new(), folder };
         let furnished = ground.furnish(self, process, cancel).and_then(|()| {
             if ground.shows(&process.cwd) {
                 return Ok(());
@@ -105,13 +108,14 @@ impl Executor for Unmounted {
                 root: HostPath::from(&directory),
                 entries: ground.entries.clone(),
                 placed,
-                detours: self.chroot.then(|| HostPath::from(&directory.join("proc"))),
+                detours: ground.detours.then(|| HostPath::from(&directory.join("proc"))),
                 hostname: hostname(process).to_owned(),
                 programs: HostPath::from(&ground.folder.path().join("programs")),
             }),
             setup: Vec::new(),
             launch: Launch {
                 root: Some(HostPath::from(&directory)),
+                detours: ground.detours,
                 offline: process.network == Network::None,
                 ..plan::launch(process, Answered::Names(reach), terminal)
             },
@@ -131,7 +135,7 @@ impl Executor for Unmounted {
 impl Ground {
     fn furnish(&mut self, executor: &Unmounted, process: &Process, cancel: &Cancel) -> Result<(), Error> {
         for target in ["/proc", "/sys"] {
-            self.kernel_files(target, executor.chroot).map_err(failed(format!("make {target}")))?;
+            self.kernel_files(target).map_err(failed(format!("make {target}")))?;
         }
         self.devices(executor.chroot).map_err(failed("make /dev"))?;
         let host = HostFiles { resolv_conf: fs::read("/etc/resolv.conf").unwrap_or_default() };
@@ -164,8 +168,8 @@ impl Ground {
     }
 
     /// A directory whose content is only names.
-    fn kernel_files(&mut self, target: &str, chroot: bool) -> io::Result<()> {
-        if !chroot {
+    fn kernel_files(&mut self, target: &str) -> io::Result<()> {
+        if !self.detours {
             return self.placing.mark(Path::new(target), true);
         }
         let directory = self.folder.directory(target.trim_start_matches('/'), 0o755)?;
@@ -189,7 +193,7 @@ impl Ground {
         self.folder.directory("dev/mqueue", 0o1777)?;
         // A directory: find aborts where a name in one is listed as a link, and is none. Few steps have more terminals.
         let pts = self.folder.directory("dev/pts", 0o755)?;
-        if chroot {
+        if self.detours {
             Detours::open(&pts)?.lay_all(["ptmx", "0", "1", "2", "3"])?;
         }
         self.show(&dev, "/dev", chroot, false)
