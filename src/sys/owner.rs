@@ -107,7 +107,8 @@ impl Owner {
         let mut buffer = [0; MAX_ENTRY];
         match rustix::fs::getxattr(path, XATTR, &mut buffer[..]) {
             Ok(length) => Ok(Self::parse(&buffer[..length])),
-            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::RANGE) => Ok(None),
+            // What may not be read is the host's own, in its /proc and /sys.
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS | Errno::RANGE) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
