@@ -33,6 +33,7 @@ pub const CASES: &[Case] = &[
     ("realpath finds what is not on disk", real_paths),
     ("names come from outside", names_of_the_machine),
     ("mounts of every kind are seen and leave nothing", mounts),
+    ("what is mounted is no part of the root's file system", boundaries),
     ("what is mounted read-only stays as it is", read_only_mounts),
     ("a secret is never on disk", secrets),
     ("a secret is whose it was said to be", owners_of_secrets),
@@ -142,6 +143,23 @@ fn mounts(ground: &Ground) {
     assert_eq!(fs::metadata(upper(&root)).unwrap().mtime_nsec(), time, "no time tells of a mount");
     let again = Process { mounts: vec![mount("/c", MountSource::Bind(cache))], ..shell("cat /c/f") };
     assert_eq!(ground.run(&root, &again).success(), "kept\n");
+}
+
+/// By the numbers that `find -xdev` and the like go by: the same by name, by a link, and by what is open.
+fn boundaries(ground: &Ground) {
+    let cache = ground.lent("cache/boundaries/x");
+    fs::write(cache.join("file"), "").unwrap();
+    let process = Process {
+        mounts: vec![Mount { target: "/c".into(), source: MountSource::Bind(cache), read_only: false }],
+        ..shell(
+            "ln -s /c/file /link; of() { echo $(stat -L -c %d \"$@\" | uniq | wc -l); }; exec 3</c/file 4</etc
+             of / /etc /bin/busybox /proc/self/fd/4; of /c /c/file /link /proc/self/fd/3; of /dev /dev/shm
+             of / /c; of / /dev; of / /etc/hosts; of /c /dev; ls -l /proc/self/ /sys/class >/dev/null && echo all",
+        )
+    };
+    let across = if ground.choice.isolation == Isolation::Chroot { 1 } else { 2 };
+    let expected = format!("1\n1\n1\n{across}\n{across}\n{across}\n{across}\nall\n");
+    assert_eq!(ground.run(&ground.root(), &process).success(), expected);
 }
 
 fn read_only_mounts(ground: &Ground) {

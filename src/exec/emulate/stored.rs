@@ -90,7 +90,9 @@ impl Named<'_> {
             None => self.supervisor.files.seen_owner(|| link.to_owned(), &stat)?,
             known => known,
         };
-        Ok(self.shown(owner, stat))
+        let mut shown = self.shown(owner, stat);
+        self.names.set_apart(link, &mut shown);
+        Ok(shown)
     }
 
     /// The same of a file in a directory of the root, of which the disk says this.

@@ -47,6 +47,8 @@ pub struct Names {
     root: OwnedFd,
     /// Where the root lies on the host, without links.
     root_path: Vec<u8>,
+    /// The file system that it lies on.
+    root_device: (u32, u32),
     /// Longest target first: the first that a path is in is the right one.
     entries: Vec<Entry>,
     /// Where on the host lies what is as if mounted, longest path first.
@@ -121,6 +123,7 @@ impl Names {
     pub fn open(view: &View, shepherd: i32, own_root: bool) -> io::Result<Self> {
         let root = rustix::fs::open(view.root.as_ref(), HANDLE | OFlags::DIRECTORY, Mode::empty())?;
         let root_path = host_path(&root)?;
+        let on = rustix::fs::fstat(&root)?.st_dev;
         let mut entries = Vec::with_capacity(view.entries.len());
         let mut memory = Vec::new();
         for entry in &view.entries {
@@ -153,10 +156,11 @@ impl Names {
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.target.len()));
         let placed = view.placed.iter().map(|path| path.as_ref().as_os_str().as_bytes());
         let shown = entries.iter().filter_map(|entry| match &entry.lead {
-            Opened::Directory(_, path) => Some(path.as_slice()),
+            Opened::Directory(_, path) => Some(path.clone()),
+            Opened::File(file) => host_path(file).ok(),
             _ => None,
         });
-        let mut mounts: Vec<Vec<u8>> = placed.chain(shown).map(<[u8]>::to_vec).collect();
+        let mut mounts: Vec<Vec<u8>> = placed.map(<[u8]>::to_vec).chain(shown).collect();
         mounts.sort_by_key(|path| std::cmp::Reverse(path.len()));
         let mut words: Vec<Vec<u8>> =
             entries.iter().flat_map(|entry| path::names(&entry.target)).map(<[u8]>::to_vec).collect();
@@ -165,6 +169,7 @@ impl Names {
         Ok(Self {
             root,
             root_path,
+            root_device: (rustix::fs::major(on), rustix::fs::minor(on)),
             has_read_only: entries.iter().any(|entry| entry.read_only),
             memory,
             entries,
@@ -426,8 +431,24 @@ impl Names {
 
     /// Whether one of two paths of the host lies, for the step, on a file system that the other does not lie on.
     pub fn are_apart(&self, one: &[u8], other: &[u8]) -> bool {
-        let mount = |host| self.mounts.iter().position(|mount| path::below(host, mount).is_some());
-        mount(one) != mount(other)
+        self.mount(one) != self.mount(other)
+    }
+
+    fn mount(&self, host: &[u8]) -> Option<usize> {
+        self.mounts.iter().position(|mount| path::below(host, mount).is_some())
+    }
+
+    /// Has what lies on the root's file system, and for the step on one of its own, say so: `find -xdev` and the like tell
+    /// by that where the image ends. `link` is the link in /proc to it.
+    pub fn set_apart(&self, link: &Path, stat: &mut Statx) {
+        /// No file system of the kernel's has so high a number: they are counted from 1.
+        const LAST: usize = (1 << 20) - 1;
+        if (stat.stx_dev_major, stat.stx_dev_minor) != self.root_device {
+            return;
+        }
+        let host = rustix::fs::readlinkat(CWD, link, Vec::new());
+        let Some(mount) = host.ok().and_then(|host| self.mount(host.as_bytes())) else { return };
+        (stat.stx_dev_major, stat.stx_dev_minor) = (0, u32::try_from(LAST - mount).unwrap_or(stat.stx_dev_minor));
     }
 
     /// Opens the directory for a new name; never one of the view's own.
