@@ -13,6 +13,7 @@ use crate::yard::{Yard, all, repository, skip, yard};
 const OPEN: &[(&str, &str, &str)] = &[
     ("no devices", "devices", "mknod in a step is refused"),
     ("chroot", "kernel", "no step can change to a directory of /proc"),
+    ("chroot", "boundaries", "mounts lie on the root's file system"),
 ];
 
 /// Where the state folder is: on a disk, and on the container's own root file system, where no overlay can be mounted
