@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, Statx};
@@ -12,7 +13,7 @@ use super::acting::Acting;
 use super::call::{Call, Where};
 use super::credentials::Credentials;
 use super::files::{Place, link_to};
-use super::names::{Directory, Followed, HANDLE, How, Names, host_path, text};
+use super::names::{Directory, Followed, HANDLE, How, Names, descriptor, host_path, text};
 use super::permission::{Guarded, WRITE};
 use super::{CONTINUE, DONE, Reply, Supervisor, errno, memory, stat, value};
 use crate::sys::notify::Notification;
@@ -222,8 +223,14 @@ impl<'a> Named<'a> {
         }
         let shown = match self.near_file(file, text.as_deref())? {
             Some(NearFile { directory, name, stat }) => self.shown_in(&directory.file, &name, stat)?,
-            None if text.is_none() => self.status_of_descriptor(file.directory)?,
-            None => self.status(&self.look_by(file, text, &self.who)?)?,
+            None if text.is_none() => {
+                let shown = self.status_of_descriptor(file.directory)?;
+                self.names.set_apart(Path::new(&descriptor(self.thread(), file.directory)), shown)
+            }
+            None => {
+                let found = self.look_by(file, text, &self.who)?;
+                self.names.set_apart(&link_to(&found), self.status(&found)?)
+            }
         };
         let bytes = if extended { stat::statx_bytes(&shown) } else { stat::stat_bytes(&shown) };
         memory::write(self.thread(), buffer, &bytes)?;

@@ -90,9 +90,7 @@ impl Named<'_> {
             None => self.supervisor.files.seen_owner(|| link.to_owned(), &stat)?,
             known => known,
         };
-        let mut shown = self.shown(owner, stat);
-        self.names.set_apart(link, &mut shown);
-        Ok(shown)
+        Ok(self.shown(owner, stat))
     }
 
     /// The same of a file in a directory of the root, of which the disk says this.

@@ -438,17 +438,19 @@ impl Names {
         self.mounts.iter().position(|mount| path::below(host, mount).is_some())
     }
 
-    /// Has what lies on the root's file system, and for the step on one of its own, say so: `find -xdev` and the like tell
-    /// by that where the image ends. `link` is the link in /proc to it.
-    pub fn set_apart(&self, link: &Path, stat: &mut Statx) {
+    /// What is known of a file, by the link in /proc to it, with a file system of its own where it has one for the step:
+    /// `find -xdev` and the like tell by that where the image ends. Not where the kernel tells too, and knows of none.
+    pub fn set_apart(&self, link: &Path, mut stat: Statx) -> Statx {
         /// No file system of the kernel's has so high a number: they are counted from 1.
         const LAST: usize = (1 << 20) - 1;
-        if (stat.stx_dev_major, stat.stx_dev_minor) != self.root_device {
-            return;
+        if !self.own_root
+            && (stat.stx_dev_major, stat.stx_dev_minor) == self.root_device
+            && let Ok(host) = rustix::fs::readlinkat(CWD, link, Vec::new())
+            && let Some(mount) = self.mount(host.as_bytes())
+        {
+            (stat.stx_dev_major, stat.stx_dev_minor) = (0, u32::try_from(LAST - mount).unwrap_or_default());
         }
-        let host = rustix::fs::readlinkat(CWD, link, Vec::new());
-        let Some(mount) = host.ok().and_then(|host| self.mount(host.as_bytes())) else { return };
-        (stat.stx_dev_major, stat.stx_dev_minor) = (0, u32::try_from(LAST - mount).unwrap_or(stat.stx_dev_minor));
+        stat
     }
 
     /// Opens the directory for a new name; never one of the view's own.
