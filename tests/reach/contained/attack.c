@@ -282,7 +282,12 @@ int main(int count, char **words) {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
         memcpy(address.sun_path, SOCKET, sizeof SOCKET - 1);
         int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-        if (bind(fd, (void *)&address, offsetof(struct sockaddr_un, sun_path) + sizeof SOCKET - 1) || listen(fd, 8) || shmget(KEY, 4096, IPC_CREAT | 0666) < 0) return 1;
+        /* Another test's neighbour on this machine may have the name still. */
+        while (bind(fd, (void *)&address, offsetof(struct sockaddr_un, sun_path) + sizeof SOCKET - 1)) {
+            if (errno != EADDRINUSE) return 1;
+            usleep(100000);
+        }
+        if (listen(fd, 8) || shmget(KEY, 4096, IPC_CREAT | 0666) < 0) return 1;
         puts("holding");
         fflush(stdout);
         sleep(atoi(words[2]));
