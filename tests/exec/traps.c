@@ -80,7 +80,7 @@ static int narrow(void)
 #endif
 }
 
-/* Trap 17: file capabilities, as whoever set them reads them. */
+/* Trap 17: file capabilities, as whoever set them reads them; a new owner has none. */
 static int capabilities(void)
 {
     const unsigned set[5] = {0x02000001, 1u << CAP_NET_RAW, 0, 0, 0};
@@ -90,7 +90,11 @@ static int capabilities(void)
     if (setxattr("capable", "security.capability", set, sizeof set, 0))
         return printf("set: %s\n", strerror(errno));
     long length = getxattr("capable", "security.capability", got, sizeof got);
-    printf("%ld %x %x\n", length, got[0], got[1]);
+    printf("%ld %x %x, ", length, got[0], got[1]);
+    if (chown("capable", 7, 7))
+        printf("chown: %s, ", strerror(errno));
+    length = getxattr("capable", "security.capability", got, sizeof got);
+    printf("%s\n", length < 0 ? strerror(errno) : "kept");
     return unlink("capable");
 }
 

@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
     ("trap 14: a new file with an old number is nobody's but its maker's", reused_numbers),
     ("trap 15: what would pass a filter is refused", passing_calls),
     ("trap 16: calls by other numbers are refused", other_numbers),
-    ("trap 17: file capabilities read as they were written", file_capabilities),
+    ("trap 17: file capabilities read as they were written, and go with their owner", file_capabilities),
     ("a step can debug its own, where it is not traced for its life", debuggers),
     ("trap 23: root reads what nobody may", closed_files),
     ("what moves is found where it is, and nowhere else", moving),
@@ -125,7 +125,7 @@ fn other_numbers(ground: &Ground) {
 }
 
 fn file_capabilities(ground: &Ground) {
-    check(ground, "capabilities", "20 2000001 2000\n");
+    check(ground, "capabilities", "20 2000001 2000, No data available\n");
 }
 
 fn debuggers(ground: &Ground) {
