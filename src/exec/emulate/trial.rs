@@ -19,7 +19,8 @@ pub fn answers() -> io::Result<()> {
     let (ours, theirs) = wire::pair()?;
     let (mut gift, giver) = io::pipe()?;
     let Some(child) = process::fork()? else {
-        drop(ours);
+        // Nobody else's end is kept: when the parent is killed, nothing is left to wait for.
+        drop((ours, giver));
         let code = ask(&theirs, &mut gift).err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
         std::process::exit(code);
     };
