@@ -6,6 +6,7 @@
 //! part: the same serves a step that is confined by chroot and one that is not.
 
 mod beneath;
+mod mounts;
 mod near;
 mod path;
 mod proc;
@@ -222,16 +223,6 @@ impl Names {
         Ok(!self.is_read_only(&read_link(&descriptor(thread, file.directory))?))
     }
 
-    /// Whether a path of the host is to be looked at only.
-    pub fn is_read_only(&self, host: &[u8]) -> bool {
-        let is_at = |entry: &&Entry| match &entry.lead {
-            Opened::Directory(_, path) => path::below(host, path).is_some(),
-            Opened::File(file) => host_path(file).is_ok_and(|path| path == host),
-            _ => false,
-        };
-        self.entries.iter().find(is_at).is_some_and(|entry| entry.read_only)
-    }
-
     /// What is said of a file in memory, by the link in /proc to it; none for others.
     pub fn owner_in_memory(&self, link: &Path, inode: u64) -> Option<Owner> {
         let (_, owner) = self.memory.iter().find(|(known, _)| *known == inode)?;
@@ -427,30 +418,6 @@ impl Names {
     /// Whether a path of the host lies in the root.
     pub fn is_in_root(&self, host: &[u8]) -> bool {
         path::below(host, &self.root_path).is_some()
-    }
-
-    /// Whether one of two paths of the host lies, for the step, on a file system that the other does not lie on.
-    pub fn are_apart(&self, one: &[u8], other: &[u8]) -> bool {
-        self.mount(one) != self.mount(other)
-    }
-
-    fn mount(&self, host: &[u8]) -> Option<usize> {
-        self.mounts.iter().position(|mount| path::below(host, mount).is_some())
-    }
-
-    /// What is known of a file, by the link in /proc to it, with a file system of its own where it has one for the step:
-    /// `find -xdev` and the like tell by that where the image ends. Not where the kernel tells too, and knows of none.
-    pub fn set_apart(&self, link: &Path, mut stat: Statx) -> Statx {
-        /// No file system of the kernel's has so high a number: they are counted from 1.
-        const LAST: usize = (1 << 20) - 1;
-        if !self.own_root
-            && (stat.stx_dev_major, stat.stx_dev_minor) == self.root_device
-            && let Ok(host) = rustix::fs::readlinkat(CWD, link, Vec::new())
-            && let Some(mount) = self.mount(host.as_bytes())
-        {
-            (stat.stx_dev_major, stat.stx_dev_minor) = (0, u32::try_from(LAST - mount).unwrap_or_default());
-        }
-        stat
     }
 
     /// Opens the directory for a new name; never one of the view's own.
